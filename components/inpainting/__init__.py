@@ -1,0 +1,1 @@
+"""The domain library: knows images, masks and networks, and nothing of platforms."""

@@ -1,0 +1,70 @@
+"""One call to repair a picture, whatever does the work: ONNX Runtime, torch or a classical method.
+
+Importing this module loads numpy and Pillow only; an engine loads its library when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.inpainting.images import Bytes, Floats, check_pair
+from components.inpainting.tiling import Fill, repair_picture
+
+if TYPE_CHECKING:
+    from components.inpainting.networks import Generator
+
+Inpainter = Callable[[Bytes, Bytes], Bytes]
+"""Repairs uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1. Raises ``ImageError`` on unequal sizes."""
+
+
+def open_onnx(path: Path, stride: int, *, num_threads: int = 0) -> Inpainter:
+    """An inpainter that runs an exported generator; ``num_threads`` 0 takes the cores it may use."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def fill(image: Floats, mask: Floats) -> Floats:
+        filled: Floats = session.run(None, {"image": image, "mask": mask})[0]
+        return filled
+
+    return _inpainter(fill, stride)
+
+
+def wrap_generator(generator: Generator) -> Inpainter:
+    """An inpainter that runs a torch generator, on the device it lives on."""
+    import torch
+
+    device = next(generator.parameters()).device
+
+    def fill(image: Floats, mask: Floats) -> Floats:
+        with torch.inference_mode():
+            filled = generator(torch.from_numpy(image).to(device), torch.from_numpy(mask).to(device))
+        planes: Floats = filled.cpu().numpy()
+        return planes
+
+    return _inpainter(fill, generator.stride)
+
+
+def open_classical(method: str) -> Inpainter:
+    """An inpainter that runs a method of ``classical.METHODS``."""
+    from components.inpainting.classical import repair
+
+    def inpaint(image: Bytes, mask: Bytes) -> Bytes:
+        check_pair(image, mask)
+        return repair(method, image, mask)
+
+    return inpaint
+
+
+def _inpainter(fill: Fill, stride: int) -> Inpainter:
+    def inpaint(image: Bytes, mask: Bytes) -> Bytes:
+        check_pair(image, mask)
+        return repair_picture(image, mask, fill, stride)
+
+    return inpaint

@@ -1,0 +1,63 @@
+"""How well a picture was repaired. All metrics take uint8 pictures and score them on [0, 1].
+
+One definition of SSIM, in writing: scikit-image's default (uniform 7x7 window, sample covariance,
+``data_range`` 255, channels averaged, 3-pixel border left out) on the composited uint8 picture, from
+Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.inpainting.images import Bytes
+
+PSNR_OF_PERFECT = 100.0
+"""dB given to a picture without error, whose PSNR would be infinite and poison every mean."""
+
+_WINDOW = 7
+_C1, _C2 = 0.01**2, 0.03**2
+
+Scores = npt.NDArray[np.float64]
+
+
+def hole_mse(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
+    """Mean squared error over hole pixels and channels, per picture, in [0, 1].
+
+    ``repairs`` and ``truths`` are uint8 ``N,H,W,C``, ``masks`` ``N,H,W``. An empty mask scores 0.
+    """
+    squared = ((repairs.astype(np.float64) - truths) / 255) ** 2
+    holes = np.maximum(masks.sum(axis=(1, 2)), 1) * truths.shape[-1]
+    scores: Scores = (squared * masks[..., None]).sum(axis=(1, 2, 3)) / holes
+    return scores
+
+
+def psnr(repairs: Bytes, truths: Bytes) -> Scores:
+    """Peak signal-to-noise ratio of the whole picture, dB, per picture; ``PSNR_OF_PERFECT`` at most."""
+    squared = ((repairs.astype(np.float64) - truths) / 255) ** 2
+    mse = squared.mean(axis=(1, 2, 3))
+    scores: Scores = -10 * np.log10(np.maximum(mse, 10 ** (-PSNR_OF_PERFECT / 10)))
+    return scores
+
+
+def ssim(repairs: Bytes, truths: Bytes) -> Scores:
+    """Structural similarity of the whole picture, per picture, in [-1, 1]. uint8 ``N,H,W,C``."""
+    a, b = (torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)) / 255 for x in (repairs, truths))
+    scores: Scores = ssim_of_planes(a, b).numpy()
+    return scores
+
+
+def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of float ``N,C,H,W`` in [0, 1], per picture ``N``; equals scikit-image in float64."""
+    samples = _WINDOW**2
+    unbiased = samples / (samples - 1)
+    moments = torch.cat([a, b, a * a, b * b, a * b])
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = F.avg_pool2d(moments, _WINDOW, stride=1).chunk(5)
+    var_a, var_b = unbiased * (mean_aa - mean_a**2), unbiased * (mean_bb - mean_b**2)
+    covariance = unbiased * (mean_ab - mean_a * mean_b)
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    structure = (2 * covariance + _C2) / (var_a + var_b + _C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))

@@ -1,0 +1,104 @@
+"""Pictures of any size through a network of limited reach: crop around the holes, tile, feather, composite.
+
+Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from components.inpainting.images import Bytes, Floats, composite, to_bytes, to_planes
+
+MIN_CONTEXT = 32
+"""Known pixels shown to the network on every side of a hole, at least, where the picture has them."""
+
+MAX_TILE = 512
+"""Tiles are at most this high and wide, so that memory stays bounded."""
+
+OVERLAP = 96
+"""Pixels that neighbouring tiles share; they are blended linearly across it."""
+
+Fill = Callable[[Floats, Floats], Floats]
+"""A network: float32 ``N,C,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,C,H,W``."""
+
+
+def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
+    """Repair uint8 ``H,W,3`` where ``mask`` (``H,W``) is 1; every other pixel comes back bit for bit.
+
+    ``fill`` is called on windows around the holes only, mirrored up to a multiple of ``stride``.
+    """
+    if not mask.any():
+        return image.copy()
+    top, bottom, left, right = hole_window(mask)
+    window, holes = image[top:bottom, left:right], mask[top:bottom, left:right]
+    total = np.zeros(window.shape, np.float32)
+    weight = np.zeros(holes.shape, np.float32)
+    for rows, columns in tiles(*holes.shape):
+        if holes[rows, columns].any():
+            filled = _fill_tile(window[rows, columns], holes[rows, columns], fill, stride)
+            feather = _feather(*filled.shape[:2])
+            total[rows, columns] += filled * feather[..., None]
+            weight[rows, columns] += feather
+    blended = total / np.maximum(weight, np.float32(1e-6))[..., None]
+    repaired = image.copy()
+    repaired[top:bottom, left:right] = composite(window, _to_bytes(blended), holes)
+    return repaired
+
+
+def hole_window(mask: Bytes) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the hole's bounding box with its context.
+
+    The context is the hole's own extent, ``MIN_CONTEXT`` pixels at least, cut off at the border.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    context = int(np.clip(extent, MIN_CONTEXT, MAX_TILE // 4))
+    return (
+        max(int(rows[0]) - context, 0),
+        min(int(rows[-1]) + 1 + context, mask.shape[0]),
+        max(int(columns[0]) - context, 0),
+        min(int(columns[-1]) + 1 + context, mask.shape[1]),
+    )
+
+
+def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Cover ``height`` x ``width`` with overlapping tiles of at most ``MAX_TILE``, as row and column slices."""
+    for rows in _spans(height):
+        for columns in _spans(width):
+            yield rows, columns
+
+
+def _spans(length: int) -> list[slice]:
+    if length <= MAX_TILE:
+        return [slice(0, length)]
+    count = -(-(length - OVERLAP) // (MAX_TILE - OVERLAP))
+    starts = np.linspace(0, length - MAX_TILE, count).round().astype(int)
+    return [slice(int(start), int(start) + MAX_TILE) for start in starts]
+
+
+def _fill_tile(tile: Bytes, holes: Bytes, fill: Fill, stride: int) -> Floats:
+    """Fill one tile; returns float32 ``H,W,3`` in [0, 1]."""
+    height, width = holes.shape
+    below, beside = -height % stride, -width % stride
+    padded = np.pad(tile, ((0, below), (0, beside), (0, 0)), mode="symmetric")
+    mask = np.pad(holes, ((0, below), (0, beside)), mode="symmetric").astype(np.float32)
+    known = to_planes(padded[None]) * (1 - mask)
+    planes: Floats = fill(known, mask[None, None])[0, :, :height, :width].transpose(1, 2, 0)
+    return planes
+
+
+def _feather(height: int, width: int) -> Floats:
+    """Weights that fall linearly towards the tile's edges, over ``OVERLAP`` pixels; never zero."""
+
+    def ramp(length: int) -> Floats:
+        distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
+        return np.minimum(distance / OVERLAP, 1).astype(np.float32)
+
+    weights: Floats = np.minimum.outer(ramp(height), ramp(width))
+    return weights
+
+
+def _to_bytes(picture: Floats) -> Bytes:
+    return to_bytes(picture.transpose(2, 0, 1)[None])[0]

@@ -1,0 +1,145 @@
+"""CIFAR-10 in its python-batch layout: download it, read it, trust none of it.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from components.config import ConfigError, suggestion
+from components.inpainting.images import Bytes
+from components.manifest import complete_folder
+from components.progress import Bar, say
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+MD5 = "c58f30108f718f92721af3b95e74349a"
+FOLDER = "cifar-10-batches-py"
+_MAX_BYTES = 400_000_000  # the official batches unpack to 186 MB
+_CHUNK = 1 << 18
+
+_ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Allows numpy arrays and plain containers, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it wants {module}.{name}, which no CIFAR-10 batch needs")
+        return super().find_class(module, name)
+
+
+def read(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str, Bytes]]:
+    """Read the batches of a folder: batch name, file name, class name, uint8 ``32,32,3`` pixels.
+
+    ``classes`` keeps only those; empty keeps all. Raises ``ConfigError`` for a missing, damaged or
+    hostile batch and for an unknown class.
+    """
+    names = [_text(name) for name in _load(folder / "batches.meta")["label_names"]]
+    for wanted in classes:
+        if wanted not in names:
+            raise ConfigError(f"data_classes: CIFAR-10 has no class {wanted!r}{suggestion(wanted, names)}")
+    batches = [*sorted(folder.glob("data_batch_*")), folder / "test_batch"]
+    if len(batches) < 2:
+        raise ConfigError(f"data_source: {folder} holds no data_batch_1 ... 5; give the whole CIFAR-10 folder")
+    for path in batches:
+        batch = _load(path)
+        pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for label, name, picture in zip(batch["labels"], batch["filenames"], pixels, strict=True):
+            if not classes or names[label] in classes:
+                yield path.name, _text(name), names[label], picture
+
+
+def download(downloads: Path, *, url: str = URL, md5: str = MD5) -> Path:
+    """Download and unpack the official archive once; returns the folder of batches.
+
+    An interrupted download goes on where it stopped. Raises ``ConfigError`` when the site cannot be
+    reached or what came is not the archive.
+    """
+    folder = downloads / FOLDER
+    if not folder.exists():
+        archive = downloads / "cifar-10-python.tar.gz"
+        if not archive.exists():
+            _fetch(url, md5, archive)
+        _unpack(archive, folder)
+    return folder
+
+
+def _fetch(url: str, md5: str, archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_suffix(".part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    say(f"downloading {url}" + (f", from byte {done}" if done else ""))
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            resumed = response.status == 206
+            total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
+            with part.open("ab" if resumed else "wb") as file, Bar("download, kB", total // 1024) as bar:
+                bar.advance(done // 1024 if resumed else 0)
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    bar.advance(len(chunk) // 1024)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing is left to fetch
+            raise ConfigError(f"data_source: {url} answered {error.code}; download it by hand, "
+                              "unpack it, and give the folder as data_source") from None  # fmt: skip
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise ConfigError(f"data_source: {url} cannot be reached ({error}); run again to go on, or download "
+                          "it by hand, unpack it, and give the folder as data_source") from None  # fmt: skip
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5:
+        part.unlink()
+        raise ConfigError(f"data_source: what came from {url} has md5 {found}, not {md5}; it was deleted, run again")
+    part.rename(archive)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack regular files that lie directly in the archive's batch folder, and nothing else."""
+    left = _MAX_BYTES
+    with complete_folder(folder, "cifar10") as draft, tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if member.isfile() and path.parts == (FOLDER, path.name):
+                left -= member.size
+                if left < 0:
+                    raise ConfigError(f"{archive} unpacks to more than CIFAR-10; delete it and run again")
+                content = tar.extractfile(member)
+                assert content is not None
+                (draft.path / path.name).write_bytes(content.read())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+        batch: dict[str, Any] = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        return {_text(key): value for key, value in batch.items()}
+    except FileNotFoundError:
+        raise ConfigError(f"data_source: {path} is missing; give the whole CIFAR-10 folder") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        raise ConfigError(f"data_source: {path} is no CIFAR-10 batch ({error}); get it again") from None
+
+
+def _text(value: bytes | str) -> str:
+    """Names are str or bytes, by the Python that wrote the batch."""
+    return value.decode("latin1") if isinstance(value, bytes) else value

@@ -1,0 +1,105 @@
+"""What a running step tells its surroundings: progress, log lines, and why it failed.
+
+A step runs in a process of its own, in a pod or under kfp.local, with no terminal. It prints plain
+lines; where ``KINTSUGI_EVENTS=1`` is set it prints events instead, one JSON object a line behind
+``PREFIX``, which ``pipelines.local`` turns into progress bars and one-sentence errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+PREFIX = "@kintsugi "
+_MIN_SECONDS = 0.2  # between two progress events
+_PLAIN_SHARE = 0.1  # of the work, between two plain progress lines
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """Print one line for a person to read."""
+    if not _emit("line", text=line):
+        print(line, flush=True)
+
+
+class Bar:
+    """Progress of one long piece of work: ``advance`` it, ``close`` it (or use it as a context)."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self._next_time, self._next_share = 0.0, _PLAIN_SHARE
+        self._show()
+
+    def advance(self, steps: int = 1) -> None:
+        """Count ``steps`` as done."""
+        self.done += steps
+        self._show()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _emit("progress", label=self.label, done=self.done, total=self.total)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if "KINTSUGI_EVENTS" in os.environ:
+            if now >= self._next_time:
+                self._next_time = now + _MIN_SECONDS
+                _emit("progress", label=self.label, done=self.done, total=self.total)
+        elif self.total and self.done / self.total >= self._next_share:
+            self._next_share = self.done / self.total + _PLAIN_SHARE
+            print(f"{self.label}: {self.done}/{self.total}", flush=True)
+
+
+def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """Yield ``items``, showing progress."""
+    with Bar(label, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function as the entry of a pipeline step: announce it, and say in one sentence why it failed."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            _emit("start", step=name)
+            try:
+                return function(*args, **kwargs)
+            except (ValueError, OSError) as error:
+                _emit("error", step=name, text=explain(error))
+                raise
+            except KeyboardInterrupt:
+                sys.exit(130)
+
+        return run
+
+    return decorate
+
+
+def explain(error: Exception) -> str:
+    """An error as one sentence that says what to do."""
+    if isinstance(error, OSError) and error.errno == 28:
+        return "no space left on the device; free some, or point KINTSUGI_HOME at a larger disk, and run again"
+    if isinstance(error, PermissionError):
+        return f"no permission to write or read {error.filename}; change its owner or choose another folder"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _emit(event: str, **fields: Any) -> bool:
+    if "KINTSUGI_EVENTS" not in os.environ:
+        return False
+    print(PREFIX + json.dumps({"event": event, **fields}), flush=True)
+    return True

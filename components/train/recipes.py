@@ -1,0 +1,57 @@
+"""How each generator is trained: its losses, optimiser and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from components.inpainting import losses
+
+Reconstruction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is particular to a generator; what a user may change is in ``TrainConfig``."""
+
+    reconstruction: Reconstruction
+    discriminator_loss: Callable[[losses.Logits, losses.Logits], Tensor]
+    generator_loss: Callable[[losses.Logits], Tensor]
+    betas: tuple[float, float]
+    discriminator_rate: float  # learning rate of D, as a share of G's
+    ema_decay: float  # 0: no running average of the weights
+    cosine: bool  # warm up over 30 steps, then fall to 2 % along a cosine
+    clip: float  # largest norm of G's gradient
+    thin_overlays: int  # thin masks drawn over each other: more hole pixels to learn from a step
+    shuffle_colours: bool  # exchange colour channels and make negatives, see Batches
+
+
+RECIPES = {
+    # Yamani & Raghava; optimiser after DCGAN (Radford et al., 2016), as context encoders take it.
+    "context_encoder": Recipe(
+        reconstruction=losses.hole_mse,
+        discriminator_loss=losses.cross_entropy_d,
+        generator_loss=losses.cross_entropy_g,
+        betas=(0.5, 0.999),
+        discriminator_rate=1.0,
+        ema_decay=0.0,
+        cosine=False,
+        clip=float("inf"),
+        thin_overlays=1,
+        shuffle_colours=False,
+    ),
+    "residual_unet": Recipe(
+        reconstruction=losses.relative_l1,
+        discriminator_loss=losses.hinge_d,
+        generator_loss=losses.hinge_g,
+        betas=(0.9, 0.99),
+        discriminator_rate=0.1,
+        ema_decay=0.99,
+        cosine=True,
+        clip=1.0,
+        thin_overlays=3,
+        shuffle_colours=True,
+    ),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.inpainting.images import Bytes, encode_png
+from components.inpainting.scores import LABELS, Decision, Evaluation
 
 
 def render(template: str, **content: Any) -> str:
@@ -20,6 +22,39 @@ def render(template: str, **content: Any) -> str:
 def data_image(picture: Bytes) -> str:
     """A uint8 ``H,W,3`` picture as a ``data:`` URI."""
     return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
+
+
+def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision | None = None) -> str:
+    """The report of an evaluation folder: the verdict first where there is one, scores, pictures."""
+    picture = base64.b64encode((folder / "repairs.png").read_bytes()).decode()
+    tables = [
+        ("SSIM of the whole picture, more is better", "ssim", "%.4f", max),
+        ("PSNR of the whole picture in dB, more is better", "psnr", "%.2f", max),
+        ("MSE inside the hole, less is better", "hole_mse", "%.5f", min),
+    ]
+    return render(
+        "evaluation.html",
+        title=f"Does it repair better? {evaluation.model}, {evaluation.steps} steps",
+        evaluation=evaluation,
+        decision=decision,
+        labels={name: LABELS[name] for name in evaluation.methods},
+        tables=[(caption, _rows(evaluation, metric, layout, best)) for caption, metric, layout, best in tables],
+        gallery=f"data:image/png;base64,{picture}",
+    )
+
+
+def _rows(
+    evaluation: Evaluation, metric: str, layout: str, best: Callable[[list[float]], float]
+) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Per family and overall: every method's score as text, and whether it is the row's best."""
+    rows = []
+    for family in [*evaluation.families, "overall"]:
+        values = [
+            getattr(scores.overall if family == "overall" else scores.families[family], metric)
+            for scores in evaluation.methods.values()
+        ]
+        rows.append((family, [(layout % value, value == best(values)) for value in values]))
+    return rows
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,26 @@ class ImageError(ValueError):
     """A picture or mask cannot be used; the message says why and what to do."""
 
 
+class UnknownFormatError(ImageError):
+    """The bytes are no picture, or in a format that is not read."""
+
+
+class TooLargeError(ImageError):
+    """The picture has more pixels than are read."""
+
+
+class SizeMismatchError(ImageError):
+    """The mask has another size than the picture."""
+
+
 def read_image(path: Path, *, formats: Sequence[str] = FORMATS) -> Bytes:
     """Read a picture file as uint8 ``H,W,3``. Raises ``ImageError`` naming the file."""
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise ImageError(f"{path} is no picture file; give the path of a PNG, JPEG or WebP picture") from None
-    try:
-        return decode_image(content, formats=formats)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+    return _read(path, lambda content: decode_image(content, formats=formats))
+
+
+def read_mask(path: Path) -> Bytes:
+    """Read a mask file as uint8 ``H,W`` of 0 and 1, 1 where it is white. Raises ``ImageError`` naming the file."""
+    return _read(path, decode_mask)
 
 
 def decode_image(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
@@ -57,7 +67,7 @@ def check_pair(image: Bytes, mask: Bytes) -> None:
     """Raise ``ImageError`` unless ``mask`` (``H,W``) has the size of ``image`` (``H,W,3``)."""
     if image.shape[:2] != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        raise ImageError(
+        raise SizeMismatchError(
             f"the mask is {mask_width}x{mask_height} pixels but the picture is {width}x{height}; "
             "send a mask of the picture's size"
         )
@@ -111,6 +121,15 @@ def grid(rows: Sequence[Sequence[Bytes]], captions: Sequence[str], *, scale: int
     return np.asarray(sheet)
 
 
+def _read(path: Path, decode: Callable[[bytes], Bytes]) -> Bytes:
+    try:
+        return decode(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        raise ImageError(f"{path} is no picture file; give the path of a PNG, JPEG or WebP picture") from None
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
 def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
     readable = ", ".join(formats)
     try:
@@ -118,7 +137,7 @@ def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=list(formats))
         if picture.width * picture.height > MAX_PIXELS:
-            raise ImageError(
+            raise TooLargeError(
                 f"the picture has {picture.width * picture.height / 1e6:.0f} megapixels, "
                 f"more than {MAX_PIXELS // 1_000_000}; scale it down"
             )
@@ -129,7 +148,7 @@ def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"this is no picture in a format we read ({readable})") from None
+        raise UnknownFormatError(f"this is no picture in a format we read ({readable})") from None
     except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         raise ImageError(f"the picture is damaged ({error}); send it again or re-export it") from None
 

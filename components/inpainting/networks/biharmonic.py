@@ -1,4 +1,4 @@
-"""A biharmonic fill made of tensor operations only: differentiable-free, batched, exportable to ONNX.
+"""A biharmonic fill made of tensor operations only: batched, exportable to ONNX.
 
 The smoothest surface through the known pixels, the minimiser of the sum of squared Laplacians over
 the picture (Damelin & Hoang, "On Surface Completion and Image Inpainting by Biharmonic Functions",
@@ -15,15 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_TINY = 1e-12
+_TINY = 1e-12  # keeps converged pictures from dividing nothing by nothing
 
 
-def _laplacian(field: Tensor) -> Tensor:
-    """Five-point Laplacian with mirrored edges, so that the operator is symmetric."""
-    padded = F.pad(field, (1, 1, 1, 1), mode="replicate")
-    vertical = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
-    horizontal = padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
-    return vertical + horizontal - 4 * field
+class _Laplacian:
+    """Five-point Laplacian of a picture's pixel grid, symmetric up to the border.
+
+    Neighbours beyond the border do not count: a zero-padded sum of the neighbours there are, less
+    their number times the pixel. Made of convolutions alone, so that any height and width export.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]], dtype=like.dtype, device=like.device)
+        self._channels = like.shape[1]
+        self._kernel = cross.expand(self._channels, 1, 3, 3)
+        self._num_neighbours = self._sum(torch.ones_like(like))
+
+    def __call__(self, field: Tensor) -> Tensor:
+        return self._sum(field) - self._num_neighbours * field
+
+    def _sum(self, field: Tensor) -> Tensor:
+        return F.conv2d(field, self._kernel, padding=1, groups=self._channels)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -32,16 +44,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _polish(image: Tensor, mask: Tensor, num_iterations: int) -> Tensor:
     """Conjugate gradients on the bi-Laplacian, moving hole pixels only."""
-    residual = -mask * _laplacian(_laplacian(image))
+    laplacian = _Laplacian(image)
+    residual = -mask * laplacian(laplacian(image))
     direction = residual
     energy = _dot(residual, residual)
     for _ in range(num_iterations):
-        applied = mask * _laplacian(_laplacian(direction))
-        step = energy / (_dot(direction, applied) + _TINY)
+        applied = mask * laplacian(laplacian(direction))
+        step = energy / _dot(direction, applied).clamp(min=_TINY)
         image = image + step * direction
         residual = residual - step * applied
         new_energy = _dot(residual, residual)
-        direction = residual + (new_energy / (energy + _TINY)) * direction
+        direction = residual + (new_energy / energy.clamp(min=_TINY)) * direction
         energy = new_energy
     return image
 
@@ -54,10 +67,10 @@ class BiharmonicFill(nn.Module):
     num_levels:
         How often the picture is halved; height and width must be multiples of ``2**num_levels``.
     num_iterations:
-        Conjugate-gradient steps per level; the coarsest level takes four times as many.
+        Conjugate-gradient steps per level; the coarsest level takes twice as many.
     """
 
-    def __init__(self, num_levels: int = 4, num_iterations: int = 16) -> None:
+    def __init__(self, num_levels: int = 4, num_iterations: int = 4) -> None:
         super().__init__()
         self.num_levels = num_levels
         self.num_iterations = num_iterations
@@ -80,7 +93,7 @@ class BiharmonicFill(nn.Module):
         if level == 0:
             known = (1 - mask).sum(dim=(2, 3), keepdim=True)
             mean = image.sum(dim=(2, 3), keepdim=True) / known.clamp(min=1)
-            return _polish(image + mask * mean, mask, 4 * self.num_iterations)
+            return _polish(image + mask * mean, mask, 2 * self.num_iterations)
         known = F.avg_pool2d(1 - mask, 2)
         coarse_mask = (known == 0).to(image.dtype)
         coarse_image = F.avg_pool2d(image, 2) / known.clamp(min=0.25)

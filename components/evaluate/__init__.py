@@ -1,0 +1,126 @@
+"""The evaluate step: the candidate, the champion, a classical method and doing nothing, on the same holes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from components.config import ServeConfig, Settings
+from components.evaluate.scoring import Repairs, overall, score
+from components.hardware import choose_device
+from components.inpainting.classical import repair
+from components.inpainting.dataset import PreparedDataset, Split
+from components.inpainting.images import Bytes, grid
+from components.inpainting.inpainter import Inpainter, wrap_generator
+from components.inpainting.metrics import ssim
+from components.inpainting.networks import load_generator
+from components.inpainting.scores import (
+    BIHARMONIC,
+    CANDIDATE,
+    CHAMPION,
+    DAMAGED,
+    LABELS,
+    Evaluation,
+    MethodScores,
+)
+from components.manifest import complete_folder, read_manifest, write_file
+from components.progress import say, step, track
+from components.report import evaluation_report
+from components.tracking import CHAMPION as CHAMPION_ALIAS
+from components.tracking import Registry, open_run
+
+KIND = "evaluation"
+
+
+@step("evaluate")
+def evaluate(
+    config: ServeConfig, dataset: Path, model: Path, evaluation: Path, report: Path, settings: Settings
+) -> Evaluation:
+    """Score a model folder on a dataset's test split and write an evaluation folder and an HTML report.
+
+    The folder holds ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The champion, where
+    there is one, is loaded from the registry and scored again on the same pictures and holes.
+    """
+    data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    device = choose_device().torch
+    methods: dict[str, Inpainter] = {CANDIDATE: wrap_generator(load_generator(model).to(device))}
+    registry = Registry(settings, config.model_name)
+    champion = registry.aliased(CHAMPION_ALIAS)
+    if champion:
+        methods[CHAMPION] = wrap_generator(load_generator(registry.download(champion)).to(device))
+    repairs = {family: _repair_all(data.split("test"), family, methods) for family in data.families}
+    result = Evaluation(
+        methods=_scores(data, repairs),
+        num_images=len(data.split("test").images),
+        families=list(data.families),
+        model_digest=manifest.digest,
+        dataset_digest=data.manifest.digest,
+        run_id=manifest.facts["run_id"],
+        model=manifest.facts["model"],
+        steps=manifest.facts["steps"],
+        champion=champion.number if champion else "",
+    )
+    _write(evaluation, data, repairs, result)
+    write_file(report, evaluation_report(evaluation, result))
+    _log(settings, result, evaluation)
+    best = result.methods[CANDIDATE].overall
+    say(f"scored {result.num_images} pictures: SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}")
+    return result
+
+
+def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repairs:
+    """Every method's repairs of every test picture under one family's holes, ``N,H,W,3`` each."""
+    images, masks, damaged = np.asarray(test.images), np.asarray(test.masks(family)), np.asarray(test.damaged(family))
+    repairs: Repairs = {DAMAGED: damaged, BIHARMONIC: np.empty_like(images)}
+    repairs |= {name: np.empty_like(images) for name in methods}
+    for i in track(range(len(images)), f"evaluate {family}", len(images)):
+        repairs[BIHARMONIC][i] = repair("biharmonic", damaged[i], masks[i])
+        for name, inpaint in methods.items():
+            repairs[name][i] = inpaint(damaged[i], masks[i])
+    return repairs
+
+
+def _scores(data: PreparedDataset, repairs: dict[str, Repairs]) -> dict[str, MethodScores]:
+    test = data.split("test")
+    found = {name for by_method in repairs.values() for name in by_method}
+    scores = {}
+    for name in (name for name in LABELS if name in found):
+        families = {f: score(repairs[f][name], test.images, test.masks(f)) for f in data.families}
+        scores[name] = MethodScores(families=families, overall=overall(list(families.values())))
+    return scores
+
+
+def _write(target: Path, data: PreparedDataset, repairs: dict[str, Repairs], result: Evaluation) -> None:
+    from components.evaluate.scoring import per_image_table
+
+    with complete_folder(target, KIND) as draft:
+        draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
+        (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
+        per_image_table(data, repairs).to_parquet(draft.path / "per_image.parquet", index=False)
+        Image.fromarray(_gallery(data, repairs)).save(draft.path / "repairs.png")
+
+
+def _gallery(data: PreparedDataset, repairs: dict[str, Repairs]) -> Bytes:
+    """Of each family the best, the median and the worst repair by SSIM, side by side with the other methods."""
+    test = data.split("test")
+    methods = [name for name in LABELS if name in next(iter(repairs.values()))]
+    rows = []
+    for family in data.families:
+        order = np.argsort(-ssim(repairs[family][CANDIDATE], np.asarray(test.images)))
+        for i in (order[0], order[len(order) // 2], order[-1]):
+            rows.append([*(repairs[family][name][i] for name in methods), test.images[i]])
+    return grid(rows, [*(LABELS[name] for name in methods), "truth"], scale=max(1, 128 // data.image_size))
+
+
+def _log(settings: Settings, result: Evaluation, folder: Path) -> None:
+    run = open_run(settings, result.run_id)
+    candidate = result.methods[CANDIDATE]
+    metrics = {f"test/{name}": value for name, value in candidate.overall}
+    for family, scored in candidate.families.items():
+        metrics |= {f"test/{name}/{family}": value for name, value in scored}
+    metrics |= {f"test/{name}/{BIHARMONIC}": value for name, value in result.methods[BIHARMONIC].overall}
+    run.log_metrics(metrics, result.steps)
+    for name in ("scores.json", "per_image.parquet", "repairs.png"):
+        run.log_file(folder / name, "evaluation")

@@ -1,0 +1,71 @@
+"""What the steps say of a model: its scores beside those of other methods, and the gate's decision."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
+
+LABELS = {
+    DAMAGED: "doing nothing",
+    BIHARMONIC: "biharmonic",
+    CHAMPION: "champion",
+    CANDIDATE: "this model",
+}
+"""What people call the methods, in the order in which tables show them."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+
+class Score(_Frozen):
+    """Means over test pictures."""
+
+    ssim: float  # composited picture, scikit-image's definition, [-1, 1]
+    psnr: float  # composited picture, dB
+    hole_mse: float  # inside the hole, pixels in [0, 1]
+
+
+class MethodScores(_Frozen):
+    """One method's scores: per mask family, and over all pictures and families."""
+
+    families: dict[str, Score]
+    overall: Score
+
+
+class Evaluation(_Frozen):
+    """Scores of all methods on the same pictures and holes."""
+
+    methods: dict[str, MethodScores]
+    num_images: int
+    families: list[str]
+    model_digest: str
+    dataset_digest: str
+    run_id: str
+    model: str
+    steps: int
+    champion: str = ""  # version number of the champion that was scored again; "" for none
+
+
+class Rule(_Frozen):
+    """One rule of the gate: whether it holds, and why in one sentence."""
+
+    name: str
+    passed: bool
+    sentence: str
+
+
+class Decision(_Frozen):
+    """The gate's word on a model."""
+
+    admitted: bool
+    rules: list[Rule]
+    champion: str = ""  # version number of the champion it was compared with
+
+    @property
+    def verdict(self) -> str:
+        """The decision in one sentence."""
+        if self.admitted:
+            return "Admitted: every rule holds."
+        return "Refused: " + " ".join(rule.sentence for rule in self.rules if not rule.passed)

@@ -1,0 +1,112 @@
+"""Export a generator to ONNX, for any batch, height and width, and prove that it repairs alike."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from components.inpainting.dataset import PreparedDataset
+from components.inpainting.images import Bytes, resize
+from components.inpainting.inpainter import Inpainter
+from components.inpainting.masks import draw_masks
+from components.inpainting.metrics import ssim
+from components.inpainting.networks import Generator
+
+MAX_DIFFERENCE = 1
+"""Grey levels (of 255) by which torch and the export may differ: one, from rounding."""
+
+MIN_SSIM = 0.9999
+
+_SIZES = ((1.0, 1.0), (1.6, 1.6), (3.0, 4.1))  # times the training size: as trained, odd, and long
+
+
+class ParityError(ValueError):
+    """The export repairs differently from the network it was made from."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture (uint8 ``H,W,3``) and a mask (``H,W``) to repair."""
+
+    name: str
+    image: Bytes
+    mask: Bytes
+
+    def with_expected(self, inpaint: Inpainter) -> dict[str, Bytes]:
+        """The case's pictures by name, and what ``inpaint`` makes of them."""
+        return {"image": self.image, "mask": self.mask * np.uint8(255), "expected": inpaint(self.image, self.mask)}
+
+
+def export_onnx(generator: Generator, path: Path) -> None:
+    """Write ``generator`` as ONNX with inputs ``image`` (N,3,H,W) and ``mask`` (N,1,H,W), output ``repair``.
+
+    Height and width may be any multiples of the generator's stride.
+    """
+    generator = generator.cpu().eval()
+    batch, rows, columns = (torch.export.Dim(name, min=1, max=1024) for name in ("batch", "rows", "columns"))
+    shape = {0: batch, 2: generator.stride * rows, 3: generator.stride * columns}
+    size = 4 * generator.stride
+    example = (torch.rand(2, 3, size, size + generator.stride), torch.zeros(2, 1, size, size + generator.stride))
+    with _quiet():
+        program = torch.onnx.export(
+            generator,
+            example,
+            dynamo=True,
+            dynamic_shapes=(shape, shape),
+            input_names=["image", "mask"],
+            output_names=["repair"],
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path)
+
+
+def golden_cases(data: PreparedDataset) -> list[Case]:
+    """Real test pictures at several sizes, none a multiple of a stride but the first, under every family."""
+    test = data.split("test")
+    rng = np.random.default_rng(0)
+    cases = []
+    for number, (tall, wide) in enumerate(_SIZES):
+        for index, family in enumerate(data.families):
+            height, width = round(data.image_size * tall), round(data.image_size * wide)
+            image = resize(np.asarray(test.images[(number * len(data.families) + index) % len(test.images)]), height, width)
+            mask = draw_masks(family, 1, max(height, width), rng)[0][:height, :width]
+            cases.append(Case(f"{number}-{family}", image, mask))
+    return cases
+
+
+def check_parity(trained: Inpainter, exported: Inpainter, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Compare both on every case; returns the differences, raises ``ParityError`` above the tolerance."""
+    rows = []
+    for case in cases:
+        expected, found = trained(case.image, case.mask), exported(case.image, case.mask)
+        difference = int(np.abs(expected.astype(int) - found.astype(int)).max())
+        similarity = float(ssim(found[None], expected[None])[0])
+        rows.append({"case": case.name, "size": list(case.mask.shape), "max_difference": difference, "ssim": similarity})
+        if difference > MAX_DIFFERENCE or similarity < MIN_SSIM:
+            raise ParityError(
+                f"the ONNX export differs from torch by {difference} of 255 (SSIM {similarity:.5f}) on {case.name}; "
+                "it is not packaged. Report this with the version of torch and onnxruntime"
+            )
+    return rows
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of torchvision and of shared axis names, which concern nobody here."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

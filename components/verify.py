@@ -1,0 +1,119 @@
+"""The verify step: start the Bento as users will, ask it for repairs, compare with the trainer's own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from components.inpainting.images import composite, read_image, read_mask
+from components.manifest import read_manifest
+from components.progress import say, step, track
+
+MAX_DIFFERENCE = 1
+"""Grey levels (of 255) by which the served repair may differ from the trainer's."""
+
+_START_SECONDS = 180
+
+
+class ServiceError(ValueError):
+    """The Bento did not start, or stopped."""
+
+
+@step("verify")
+def verify(bento: Path) -> bool:
+    """Whether the Bento's own server repairs every golden picture as the trainer's network did.
+
+    Every hole may differ by ``MAX_DIFFERENCE`` grey levels, every known pixel by none. Raises
+    ``ServiceError`` when the server does not come up.
+    """
+    import httpx
+
+    tag = read_manifest(bento, "bento").facts["tag"]
+    cases = sorted((bento / "golden").glob("*-image.png"))
+    differences = []
+    with serve_bento(bento / "kintsugi.bento", tag) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for image in track(cases, "verify", len(cases)):
+            differences.append(_difference(client, image))
+    verified = bool(cases) and max(differences) <= MAX_DIFFERENCE
+    worst = max(differences, default=255)
+    say(f"{tag} answered {len(cases)} golden requests, worst difference {worst} of 255: "
+        + ("verified" if verified else "not verified"))  # fmt: skip
+    return verified
+
+
+@contextmanager
+def serve_bento(archive: Path, tag: str) -> Iterator[str]:
+    """Serve a ``.bento`` archive from a store of its own on a free port; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="kintsugi-verify-") as store:
+        environment = os.environ | {"BENTOML_HOME": store, "BENTOML_DO_NOT_TRACK": "True"}
+        port = free_port()
+        bentoml = [sys.executable, "-m", "bentoml"]
+        subprocess.run([*bentoml, "import", str(archive)], env=environment, check=True, capture_output=True)
+        log = Path(store) / "serve.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*bentoml, "serve", tag, "--port", str(port)],
+                env=environment, cwd=store, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        try:
+            _await_ready(process, f"http://127.0.0.1:{port}", log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _difference(client, image: Path) -> int:  # type: ignore[no-untyped-def]
+    mask_path = image.with_name(image.name.replace("-image", "-mask"))
+    expected = read_image(image.with_name(image.name.replace("-image", "-expected")))
+    files = {"image": image.read_bytes(), "mask": mask_path.read_bytes()}
+    response = client.post("/inpaint", files={name: (f"{name}.png", content) for name, content in files.items()})
+    response.raise_for_status()
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        file.write(response.content)
+        file.flush()
+        served = read_image(Path(file.name))
+    known = composite(read_image(image), served, read_mask(mask_path))
+    if not np.array_equal(known, served):
+        return 255
+    return int(np.abs(served.astype(int) - expected.astype(int)).max())
+
+
+def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServiceError(f"the Bento's server stopped at its start: {log.read_text()[-2000:]}")
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise ServiceError(f"the Bento's server was not ready after {_START_SECONDS} s: {log.read_text()[-2000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,104 @@
+"""HTTP without surprises: bodies bounded, pictures decoded by us, errors as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import Message
+
+from components.inpainting.images import (
+    Bytes,
+    ImageError,
+    SizeMismatchError,
+    TooLargeError,
+    UnknownFormatError,
+    check_pair,
+    decode_image,
+    decode_mask,
+)
+
+MAX_BODY = 64 * 1024 * 1024
+FORMATS = ("PNG", "JPEG", "WEBP")
+_STATUS = {
+    UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooLargeError: HTTPStatus.CONTENT_TOO_LARGE if hasattr(HTTPStatus, "CONTENT_TOO_LARGE") else HTTPStatus(413),
+    SizeMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+class Problem(Exception):
+    """An answer that is an error: its status and one sentence that says what to do."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        self.status, self.detail = status, detail
+
+
+async def read_pair(request: Request) -> tuple[bytes, bytes]:
+    """The bytes of the ``image`` and ``mask`` parts of a multipart request. Raises ``Problem``."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send multipart/form-data with the files 'image' and 'mask', as curl -F does.",
+        )
+    if int(request.headers.get("content-length") or 0) > MAX_BODY:
+        raise _too_large()
+    bounded = Request(request.scope, _bounded(request))
+    try:
+        async with bounded.form(max_files=2, max_fields=0) as form:
+            return await _file(form, "image"), await _file(form, "mask")
+    except HTTPException as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The form cannot be read: {error.detail}") from None
+    except ClientDisconnect:
+        raise Problem(HTTPStatus.BAD_REQUEST, "The connection ended before the form did.") from None
+
+
+def decode_pair(image: bytes, mask: bytes) -> tuple[Bytes, Bytes]:
+    """Decode a picture (``H,W,3``) and its mask (``H,W``). Raises ``Problem``."""
+    name = "image"
+    try:
+        picture = decode_image(image, formats=FORMATS)
+        name = "mask"
+        holes = decode_mask(mask, formats=FORMATS)
+        check_pair(picture, holes)
+        return picture, holes
+    except ImageError as error:
+        status = _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
+        raise Problem(status, f"{name}: {error}.") from None
+
+
+def problem_response(request: Request, problem: Exception) -> JSONResponse:
+    """RFC 9457 problem details."""
+    assert isinstance(problem, Problem)
+    body = {"type": "about:blank", "title": problem.status.phrase, "status": int(problem.status)}
+    return JSONResponse(
+        {**body, "detail": problem.detail}, status_code=problem.status, media_type="application/problem+json"
+    )
+
+
+async def _file(form: FormData, name: str) -> bytes:
+    part = form.get(name)
+    if not isinstance(part, UploadFile):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The form has no file {name!r}; send the files 'image' and 'mask'.")
+    return await part.read()
+
+
+def _bounded(request: Request):  # type: ignore[no-untyped-def]
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY:
+            raise _too_large()
+        return message
+
+    return receive
+
+
+def _too_large() -> Problem:
+    return Problem(HTTPStatus(413), f"The request is larger than {MAX_BODY >> 20} MB; send a smaller picture.")

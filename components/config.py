@@ -44,7 +44,7 @@ class DataConfig(Section):
         "sample",
         description="sample | cifar10 (download) | a folder of CIFAR-10 python batches | a folder of pictures",
     )
-    classes: str = Field("", description="keep only these classes, comma-separated; empty keeps all")
+    classes: str = Field("all", min_length=1, description="keep only these classes, comma-separated, or all")
     image_size: int = Field(64, ge=32, le=512, multiple_of=16, description="height and width, pixels")
     masks: str = Field(",".join(MASK_FAMILIES), description="mask families, comma-separated")
     box_size: int = Field(0, ge=0, description="side of the box hole, pixels; 0: a quarter to a half of the picture")
@@ -72,7 +72,7 @@ class DataConfig(Section):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes kept; empty means all."""
-        return split_names(self.classes)
+        return () if self.classes == "all" else split_names(self.classes)
 
 
 class TrainConfig(Section):
@@ -164,9 +164,27 @@ class Settings(BaseSettings):
         return self.tracking_uri or f"sqlite:///{self.state / 'mlflow.db'}"
 
     @property
+    def downloads(self) -> Path:
+        """Where downloaded datasets are kept."""
+        return self.state / "downloads"
+
+    @property
     def bento_home(self) -> Path:
         """The Bento store of this state folder."""
         return self.state / "bentoml"
+
+
+def parameter_guide() -> str:
+    """Every parameter with its default and meaning, one a line, grouped by prefix."""
+    lines = []
+    for section, field in PipelineConfig.model_fields.items():
+        model = field.annotation
+        assert model is not None and issubclass(model, Section)
+        lines.append(f"{section}: {model.__doc__}")
+        for name in model.parameter_fields():
+            info = model.model_fields[name]
+            lines.append(f"- {section}_{name} (default {info.default!r}): {info.description}")
+    return "\n".join(lines)
 
 
 def load_preset(folder: Path, name: str) -> dict[str, Parameter]:

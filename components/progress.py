@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +76,7 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             _emit("start", step=name)
+            previous = signal.signal(signal.SIGTERM, _interrupt)
             try:
                 return function(*args, **kwargs)
             except (ValueError, OSError) as error:
@@ -82,10 +84,17 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise
             except KeyboardInterrupt:
                 sys.exit(130)
+            finally:
+                signal.signal(signal.SIGTERM, previous)
 
         return run
 
     return decorate
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a step as Ctrl-C does: whatever it was writing is taken back."""
+    raise KeyboardInterrupt
 
 
 def explain(error: Exception) -> str:

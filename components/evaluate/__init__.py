@@ -37,10 +37,10 @@ KIND = "evaluation"
 @step("evaluate")
 def evaluate(
     config: ServeConfig, dataset: Path, model: Path, evaluation: Path, report: Path, settings: Settings
-) -> Evaluation:
-    """Score a model folder on a dataset's test split and write an evaluation folder and an HTML report.
+) -> dict[str, float]:
+    """Score a model folder on a dataset's test split; returns the model's overall scores.
 
-    The folder holds ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The champion, where
+    Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The champion, where
     there is one, is loaded from the registry and scored again on the same pictures and holes.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
@@ -67,7 +67,7 @@ def evaluate(
     _log(settings, result, evaluation)
     best = result.methods[CANDIDATE].overall
     say(f"scored {result.num_images} pictures: SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}")
-    return result
+    return best.model_dump()
 
 
 def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repairs:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.config import DataConfig
+from components.config import DataConfig, Settings
 from components.inpainting.dataset import KIND
 from components.inpainting.images import Bytes, resize
 from components.inpainting.masks import damage, draw_masks
@@ -21,9 +21,9 @@ _CROP_SCALES = (1.5, 6.0)  # crops are this many times the picture size before t
 
 
 @step("prepare")
-def prepare(config: DataConfig, dataset: Path, card: Path, downloads: Path) -> Manifest:
+def prepare(config: DataConfig, dataset: Path, card: Path, settings: Settings) -> Manifest:
     """Write a dataset folder and its card (HTML), and return its manifest."""
-    splits = open_source(config, downloads)
+    splits = open_source(config, settings.downloads)
     with complete_folder(dataset, KIND) as draft:
         counts = {
             split: _write_split(draft.path / split, splits, split, limit, config)

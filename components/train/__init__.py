@@ -15,7 +15,7 @@ from components.inpainting.batches import Batches
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.masks import training_masks
 from components.inpainting.networks import save_generator
-from components.manifest import Draft, Manifest, complete_folder, read_manifest
+from components.manifest import Draft, complete_folder
 from components.progress import Bar, say, step
 from components.tracking import Run, start_run
 from components.train.loop import AdversarialLoop
@@ -30,8 +30,8 @@ class TrainingDiverged(ValueError):
 
 
 @step("train")
-def train(config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path, settings: Settings) -> Manifest:
-    """Train a generator on a dataset folder, write a model folder and return its manifest.
+def train(config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path, settings: Settings) -> dict[str, float]:
+    """Train a generator on a dataset folder and write a model folder; returns the last line of its log.
 
     The model folder holds ``config.json``, ``generator.safetensors``, ``history.jsonl`` (the log, one
     row per interval) and ``samples/step-*.png``. Raises ``TrainingDiverged`` rather than hand on a
@@ -40,18 +40,19 @@ def train(config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path
     data = PreparedDataset.open(dataset)
     with start_run(settings, run_config, config, data.manifest) as run, complete_folder(model, KIND) as draft:
         draft.made_from = {"dataset": data.manifest.digest}
-        _train(config, data, draft, run)
+        scores = _train(config, data, draft, run)
     run.log_model_folder(model)
-    return read_manifest(model, KIND)
+    return scores
 
 
-def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -> None:
+def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -> dict[str, float]:
     device = choose_device()
     say(f"training {config.model} for {config.steps} steps on {device.description}")
     loop = AdversarialLoop(config, data.image_size, device.torch)
     batches = _batches(config, data, loop)
     samples = Samples(data, draft.path / "samples", run)
     started = time.monotonic()
+    scores: dict[str, float] = {}
     with Bar("train", config.steps) as bar, (draft.path / "history.jsonl").open("w") as history:
         for number in range(1, config.steps + 1):
             losses = loop.step(*batches.draw(config.batch_size))
@@ -72,6 +73,7 @@ def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -
         "device": device.description,
         "run_id": run.id,
     }
+    return scores
 
 
 def paper_line(scores: dict[str, float]) -> str:

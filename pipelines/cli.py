@@ -1,0 +1,204 @@
+"""``kintsugi``: the command behind the Makefile's verbs. Heavy libraries load inside the verbs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from components.config import ConfigError, PipelineConfig, Settings, load_preset, parse_assignments
+
+PRESETS = Path(__file__).parent / "presets"
+_REFUSED = 3
+
+cli = typer.Typer(
+    help="Kintsugi mends pictures: train an inpainter, admit it when it repairs better, serve it.",
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+)  # fmt: skip
+console = Console()
+
+Preset = Annotated[str, typer.Option(help=f"one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
+Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
+Data = Annotated[str, typer.Option(help="short for --set data_source=...")]
+ModelName = Annotated[str, typer.Option(help="registered model")]
+
+
+@cli.command()
+def run(
+    preset: Preset = "sample",
+    data: Data = "",
+    set_: Set = [],  # noqa: B006 (typer copies it)
+    fail_if_refused: Annotated[bool, typer.Option(help="exit with 3 when the model is refused")] = False,
+) -> None:
+    """Run the whole compiled pipeline on this machine."""
+    from pipelines.local import run_pipeline
+    from pipelines.summary import RunResult, print_summary
+
+    result = RunResult.read(run_pipeline(_config(preset, data, set_), Settings(), console))
+    print_summary(result, console)
+    if fail_if_refused and not result.promoted:
+        raise typer.Exit(_REFUSED)
+
+
+@cli.command("compile")
+def compile_(
+    output: Annotated[Path, typer.Option("-o", "--output")] = Path("build/kintsugi.yaml"),
+    image: Annotated[str | None, typer.Option(help="container image of the steps")] = None,
+) -> None:
+    """Write the pipeline's YAML for the Kubeflow UI."""
+    from pipelines.compile import compile_pipeline
+
+    console.print(f"wrote {compile_pipeline(output, image=image)}")
+
+
+@cli.command()
+def submit(
+    host: Annotated[str, typer.Option(envvar="KINTSUGI_HOST", help="address of Kubeflow Pipelines")],
+    token: Annotated[str | None, typer.Option(envvar="KINTSUGI_TOKEN", help="bearer token")] = None,
+    image: Annotated[str | None, typer.Option(help="container image of the steps")] = None,
+    preset: Preset = "sample",
+    data: Data = "",
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Start a run on a Kubeflow Pipelines server."""
+    from pipelines.compile import compile_pipeline
+    from pipelines.submit import submit_pipeline
+
+    config = _config(preset, data, set_)
+    package = compile_pipeline(Settings().state / "kintsugi.yaml", image=image)
+    console.print(submit_pipeline(package, config, host=host, token=token))
+
+
+@cli.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    model_name: ModelName = "kintsugi",
+) -> None:
+    """Serve the champion over HTTP with BentoML."""
+    from pipelines.champion import bento_environment, fetch_champion
+
+    _require_free(host, port)
+    settings = Settings()
+    champion = fetch_champion(settings, model_name)
+    console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}", highlight=False)
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "bentoml", "serve", champion.tag, "--host", host, "--port", str(port)]
+    os.execve(sys.executable, command, bento_environment(settings))
+
+
+@cli.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+) -> None:
+    """Open MLflow on the state folder: runs, curves, pictures, models."""
+    _require_free(host, port)
+    settings = Settings()
+    settings.state.mkdir(parents=True, exist_ok=True)
+    console.print(f"MLflow comes up on http://{host}:{port}", highlight=False)
+    sys.stdout.flush()
+    artifacts = (settings.state / "mlartifacts").as_uri()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",
+               "--backend-store-uri", settings.mlflow_uri, "--default-artifact-root", artifacts]  # fmt: skip
+    os.execve(sys.executable, command, os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+
+
+@cli.command()
+def inpaint(
+    image: Annotated[Path, typer.Argument(help="the damaged picture")],
+    mask: Annotated[Path, typer.Option(help="white where the picture is damaged, of the same size")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the repaired picture, PNG")],
+    model_name: ModelName = "kintsugi",
+) -> None:
+    """Repair one picture with the champion; no server needed."""
+    from components.inpainting.images import check_pair, encode_png, read_image, read_mask
+    from components.inpainting.inpainter import open_onnx
+    from components.manifest import read_json, write_file
+    from pipelines.champion import fetch_champion
+
+    picture, holes = read_image(image), read_mask(mask)
+    check_pair(picture, holes)
+    champion = fetch_champion(Settings(), model_name)
+    stride = read_json(champion.model / "provenance.json")["stride"]
+    write_file(output, encode_png(open_onnx(champion.model / "generator.onnx", stride)(picture, holes)))
+    console.print(f"wrote {output}, repaired by version {champion.version}", highlight=False)
+
+
+@cli.command()
+def models(model_name: ModelName = "kintsugi") -> None:
+    """List the registered versions with their scores and aliases."""
+    from components.tracking import Registry
+    from pipelines.listing import version_table
+
+    console.print(version_table(Registry(Settings(), model_name)))
+
+
+@cli.command()
+def rollback(
+    version: Annotated[str, typer.Argument(help="default: the previous champion")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    model_name: ModelName = "kintsugi",
+) -> None:
+    """Make an earlier version champion again."""
+    from components.tracking import CHAMPION, PREVIOUS, Registry
+
+    registry = Registry(Settings(), model_name)
+    aliases = registry.aliases()
+    wanted = version or aliases.get(PREVIOUS, "")
+    if not wanted:
+        raise ConfigError("there is no previous champion to go back to; name a version, see 'kintsugi models'")
+    target, current = registry.get(wanted), aliases.get(CHAMPION, "")
+    if "promoted_at" not in target.tags:
+        raise ConfigError(f"version {wanted} was never champion, so the gate's word on it is not enough; run it again")
+    if not yes:
+        typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
+    registry.promote(wanted, current)
+    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start", highlight=False)
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what this machine has, and what is missing."""
+    from pipelines.doctor import examine
+
+    if not examine(Settings(), console):
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """The console script: errors that users can mend are one sentence and exit code 2."""
+    from components.progress import explain
+
+    try:
+        cli(standalone_mode=True)
+    except (ValueError, OSError) as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {explain(error)}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[red]error:[/] interrupted; run again to start over", highlight=False)
+        sys.exit(2)
+
+
+def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
+    parameters = load_preset(PRESETS, preset) | ({"data_source": data} if data else {})
+    config = PipelineConfig.from_flat(parameters | parse_assignments(assignments))
+    source = Path(config.data.source).expanduser()
+    if config.data.source not in ("sample", "cifar10") and source.exists():
+        absolute = {"data_source": str(source.absolute())}  # steps run in folders of their own
+        config = PipelineConfig.from_flat(config.flat() | absolute)
+    return config
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from None

@@ -1,0 +1,137 @@
+"""Run the compiled pipeline on this machine, with kfp.local's subprocess runner, in one state folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from components.config import PipelineConfig, Settings
+from components.manifest import write_file
+from pipelines.compile import compile_pipeline
+from pipelines.events import EventStream
+
+MIN_FREE_BYTES = 1 << 30
+_FINISHED = "finished"
+_SECONDS_TO_STOP = 20
+
+
+class RunError(ValueError):
+    """A local run could not start, or a step of it failed."""
+
+
+class Interrupted(RunError):
+    """The user stopped the run."""
+
+
+def run_pipeline(config: PipelineConfig, settings: Settings, console: Console) -> Path:
+    """Compile the pipeline and run it; returns the run's folder, which holds the steps' artifacts.
+
+    Raises ``RunError`` with the failing step's own sentence. An interrupted run takes its folder with
+    it; a failed one leaves its log.
+    """
+    state = settings.state
+    with _locked(state):
+        _check_space(state)
+        _sweep(state / "runs")
+        folder = state / "runs" / datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder.mkdir(parents=True)
+        pipeline = compile_pipeline(folder / "kintsugi.yaml")
+        console.print(f"State folder {state}, run {folder.name}", highlight=False)
+        try:
+            _execute(pipeline, config, settings, console)
+        except KeyboardInterrupt:
+            _stop_children()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise Interrupted("interrupted; nothing half-written was kept, run again to start over") from None
+        write_file(folder / _FINISHED, "")
+        return folder
+
+
+def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console: Console) -> None:
+    from kfp import local
+    from kfp.components import load_component_from_file
+
+    environment = {
+        "KINTSUGI_HOME": str(settings.state),
+        "KINTSUGI_EVENTS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    os.environ.update(environment)
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline.parent / "steps"))
+    log = pipeline.parent / "log.txt"
+    with _interruptible(), EventStream(console, log) as events, contextlib.redirect_stdout(events):
+        try:
+            load_component_from_file(str(pipeline))(**config.flat())
+        except RuntimeError:
+            reason = events.error or f"{events.step or 'kfp'}: it failed without a reason we know"
+            raise RunError(f"{reason}. The whole log is in {log}") from None
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"the state folder {state} cannot be made ({error}); set KINTSUGI_HOME to another") from None
+    try:
+        with FileLock(state / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise RunError(
+            f"another run is at work in {state}; wait for it, or set KINTSUGI_HOME to another folder"
+        ) from None
+
+
+def _check_space(state: Path) -> None:
+    free = shutil.disk_usage(state).free
+    if free < MIN_FREE_BYTES:
+        raise RunError(
+            f"{state} has {free >> 20} MB left, a run needs {MIN_FREE_BYTES >> 20} MB; free some, or set "
+            "KINTSUGI_HOME to a folder on a larger disk"
+        )
+
+
+def _sweep(runs: Path) -> None:
+    """Remove what a run that was killed left behind; a failed run keeps its log alone."""
+    for folder in runs.glob("*"):
+        if not (folder / _FINISHED).exists():
+            shutil.rmtree(folder / "steps", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM stops a run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stop_children() -> None:
+    """Ask the running step to stop and wait for it, so that it can take back what it was writing."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(children, timeout=_SECONDS_TO_STOP)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

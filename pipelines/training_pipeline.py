@@ -1,0 +1,67 @@
+"""The graph: prepare, train, evaluate, gate; and for an admitted model register, package, verify, promote."""
+
+# No postponed annotations here: kfp reads them as types.
+from kfp import dsl
+
+from components import steps
+from components.config import parameter_guide
+
+DESCRIPTION = f"""Trains a picture mender, compares it with the champion and a classical method on pictures
+it never saw, and promotes it only when it repairs better.
+
+{parameter_guide()}"""
+
+
+@dsl.pipeline(name="kintsugi-training", description=DESCRIPTION, display_name="Kintsugi: train, gate, promote")
+def training_pipeline(
+    data_source: str = "sample",
+    data_classes: str = "all",
+    data_image_size: int = 64,
+    data_masks: str = "box,strokes,scratches,text",
+    data_box_size: int = 0,
+    data_num_train: int = 2048,
+    data_num_val: int = 32,
+    data_num_test: int = 96,
+    data_seed: int = 0,
+    train_model: str = "residual_unet",
+    train_steps: int = 1200,
+    train_batch_size: int = 8,
+    train_learning_rate: float = 0.002,
+    train_adversarial_weight: float = 0.002,
+    train_log_interval: int = 50,
+    train_sample_interval: int = 300,
+    train_seed: int = 0,
+    gate_min_ssim: float = 0.9,
+    gate_max_mse: float = 0.02,
+    serve_model_name: str = "kintsugi",
+    run_experiment: str = "kintsugi",
+    run_name: str = "training",
+):
+    """Parameters and their defaults are those of ``components.config``; a test holds them equal."""
+    planned = steps.plan(**locals()).outputs
+
+    prepared = steps.prepare(config=planned["data"])
+    dataset = prepared.outputs["dataset"]
+
+    trained = steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset)
+    model = trained.outputs["model"]
+
+    evaluated = steps.evaluate(config=planned["serve"], dataset=dataset, model=model)
+    evaluation = evaluated.outputs["evaluation"]
+
+    gated = steps.gate(config=planned["gate"], evaluation=evaluation)
+    decision = gated.outputs["decision"]
+
+    for task in (evaluated, gated):  # they depend on the registry, which no cache key sees
+        task.set_caching_options(enable_caching=False)
+
+    with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
+        registered = steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision)
+        packaged = steps.package(config=planned["serve"], version=registered.output, dataset=dataset)
+        verified = steps.verify(bento=packaged.outputs["bento"])
+
+        with dsl.If(verified.output == True, name="verified"):  # noqa: E712
+            promoted = steps.promote(config=planned["serve"], version=registered.output, decision=decision)
+
+        for task in (registered, packaged, verified, promoted):
+            task.set_caching_options(enable_caching=False)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MASK_FAMILIES = ("box", "strokes", "scratches", "text")
+NAMED_SOURCES = ("sample", "cifar10")
 
 Parameter = str | int | float | bool
 
@@ -177,9 +178,7 @@ class Settings(BaseSettings):
 def parameter_guide() -> str:
     """Every parameter with its default and meaning, one a line, grouped by prefix."""
     lines = []
-    for section, field in PipelineConfig.model_fields.items():
-        model = field.annotation
-        assert model is not None and issubclass(model, Section)
+    for section, model in _sections():
         lines.append(f"{section}: {model.__doc__}")
         for name in model.parameter_fields():
             info = model.model_fields[name]
@@ -219,10 +218,13 @@ def suggestion(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-def _flat_fields() -> Iterator[tuple[str, str, str]]:
+def _sections() -> Iterator[tuple[str, type[Section]]]:
     for section, field in PipelineConfig.model_fields.items():
-        model = field.annotation
-        assert model is not None and issubclass(model, Section)
+        yield section, cast(type[Section], field.annotation)
+
+
+def _flat_fields() -> Iterator[tuple[str, str, str]]:
+    for section, model in _sections():
         for name in model.parameter_fields():
             yield f"{section}_{name}", section, name
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.config import GateConfig, Settings
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, Decision, Evaluation, Rule
+from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, Decision, Evaluation, Rule, Score
 from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
@@ -42,29 +42,44 @@ def decide(evaluation: Evaluation, policy: GateConfig) -> Decision:
 
 def _rules(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
     model = evaluation.methods[CANDIDATE].overall
-    steps = evaluation.steps
-    yield Rule(
-        name="trained",
-        passed=steps > 0,
-        sentence=f"The model was trained for {steps} steps." if steps else "The model was never trained (0 steps).",
-    )
+    yield _trained(evaluation.steps)
     yield _threshold("SSIM", model.ssim, policy.min_ssim, at_least=True)
     yield _threshold("hole MSE", model.hole_mse, policy.max_mse, at_least=False)
-    classical = evaluation.methods.get(BIHARMONIC)
-    if classical is None:
-        yield Rule(name="classical", passed=False, sentence="The classical method was not scored.")
-    else:
-        holds = model.ssim >= classical.overall.ssim and model.hole_mse <= classical.overall.hole_mse
-        yield _comparison("classical", holds, "no worse than", "worse than", "the biharmonic fill",
-                          evaluation, BIHARMONIC)  # fmt: skip
-    champion = evaluation.methods.get(CHAMPION)
-    if champion is None:
-        yield Rule(name="champion", passed=not evaluation.champion, sentence="There is no champion to beat yet."
-                   if not evaluation.champion else f"Champion version {evaluation.champion} was not scored.")  # fmt: skip
-    else:
-        holds = model.ssim > champion.overall.ssim and model.hole_mse <= champion.overall.hole_mse
-        yield _comparison("champion", holds, "better than", "not better than",
-                          f"the champion, version {evaluation.champion}", evaluation, CHAMPION)  # fmt: skip
+    yield _beats_classical(evaluation)
+    yield _beats_champion(evaluation)
+
+
+def _trained(steps: int) -> Rule:
+    said = f"was trained for {steps} steps" if steps else "was never trained (0 steps)"
+    return Rule(name="trained", passed=steps > 0, sentence=f"The model {said}.")
+
+
+def _beats_classical(evaluation: Evaluation) -> Rule:
+    if BIHARMONIC not in evaluation.methods:
+        return Rule(name="classical", passed=False, sentence="The classical method was not scored.")
+    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[BIHARMONIC].overall
+    passed = model.ssim >= other.ssim and model.hole_mse <= other.hole_mse
+    said = f"{'no worse' if passed else 'worse'} than the biharmonic fill"
+    return Rule(name="classical", passed=passed, sentence=_compared(said, model, other))
+
+
+def _beats_champion(evaluation: Evaluation) -> Rule:
+    if not evaluation.champion:
+        return Rule(name="champion", passed=True, sentence="There is no champion to beat yet.")
+    whom = f"the champion, version {evaluation.champion}"
+    if CHAMPION not in evaluation.methods:
+        return Rule(name="champion", passed=False, sentence=f"{whom.capitalize()}, was not scored.")
+    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[CHAMPION].overall
+    passed = model.ssim > other.ssim and model.hole_mse <= other.hole_mse
+    said = f"{'better' if passed else 'not better'} than {whom}"
+    return Rule(name="champion", passed=passed, sentence=_compared(said, model, other))
+
+
+def _compared(said: str, model: Score, other: Score) -> str:
+    return (
+        f"It repairs {said}: SSIM {model.ssim:.5f} against {other.ssim:.5f}, "
+        f"hole MSE {model.hole_mse:.6f} against {other.hole_mse:.6f}."
+    )
 
 
 def _threshold(name: str, value: float, limit: float, *, at_least: bool) -> Rule:
@@ -75,15 +90,3 @@ def _threshold(name: str, value: float, limit: float, *, at_least: bool) -> Rule
     word = "at least" if at_least else "at most"
     tail = "as asked" if passed else "missed"
     return Rule(name=rule, passed=passed, sentence=f"{name} is {value:.4f}; {word} {limit:g} is {tail}.")
-
-
-def _comparison(
-    name: str, passed: bool, better: str, worse: str, whom: str, evaluation: Evaluation, method: str
-) -> Rule:
-    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[method].overall
-    return Rule(
-        name=name,
-        passed=passed,
-        sentence=f"It repairs {better if passed else worse} {whom}: SSIM {model.ssim:.5f} against {other.ssim:.5f}, "
-        f"hole MSE {model.hole_mse:.6f} against {other.hole_mse:.6f}.",
-    )

@@ -27,7 +27,7 @@ def choose_device() -> Device:
     the CPU would waste the GPU node in silence.
     """
     if torch.cuda.is_available():
-        check_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list(), torch.backends.cudnn.version())
+        check_kernels(torch.cuda.get_device_capability(), torch.cuda.get_arch_list(), torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
         return Device(torch.device("cuda"), torch.cuda.get_device_name())
     num_threads = usable_cores()
     torch.set_num_threads(num_threads)

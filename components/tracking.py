@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -58,10 +57,6 @@ class Run:
     def log_model_folder(self, folder: Path) -> None:
         """Log a finished model folder, from where ``register_version`` takes it."""
         self._client.log_artifacts(self.id, str(folder), GENERATOR_FOLDER)
-
-    def log_json(self, name: str, content: Any) -> None:
-        """Log a JSON document as an artifact."""
-        self._client.log_dict(self.id, content, name)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -231,14 +226,18 @@ def _create_run(client: MlflowClient, settings: Settings, run: RunConfig) -> str
 
 def _log_dataset(client: MlflowClient, run_id: str, dataset: Manifest) -> None:
     source = json.dumps({"source": dataset.facts["source"], "digest": dataset.digest})
-    entity = Dataset(dataset.facts["source"], dataset.digest[:32], "kintsugi", source, profile=json.dumps(dataset.facts))
+    entity = Dataset(
+        dataset.facts["source"], dataset.digest[:32], "kintsugi", source, profile=json.dumps(dataset.facts)
+    )
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
     client.set_tag(run_id, "dataset", dataset.digest)
 
 
 def _version(version: ModelVersion) -> Version:
     created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    return Version(version.name, str(version.version), version.run_id, version.source, dict(version.tags), created)
+    return Version(
+        version.name, str(version.version), version.run_id or "", version.source or "", dict(version.tags), created
+    )
 
 
 def _named(number: str) -> str:

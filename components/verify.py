@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 
-from components.inpainting.images import composite, read_image, read_mask
+from components.inpainting.images import composite, decode_image, read_image, read_mask
 from components.manifest import read_manifest
 from components.progress import say, step, track
 
@@ -35,8 +36,6 @@ def verify(bento: Path) -> bool:
     Every hole may differ by ``MAX_DIFFERENCE`` grey levels, every known pixel by none. Raises
     ``ServiceError`` when the server does not come up.
     """
-    import httpx
-
     tag = read_manifest(bento, "bento").facts["tag"]
     cases = sorted((bento / "golden").glob("*-image.png"))
     differences = []
@@ -78,16 +77,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _difference(client, image: Path) -> int:  # type: ignore[no-untyped-def]
+def _difference(client: httpx.Client, image: Path) -> int:
     mask_path = image.with_name(image.name.replace("-image", "-mask"))
     expected = read_image(image.with_name(image.name.replace("-image", "-expected")))
     files = {"image": image.read_bytes(), "mask": mask_path.read_bytes()}
     response = client.post("/inpaint", files={name: (f"{name}.png", content) for name, content in files.items()})
     response.raise_for_status()
-    with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        file.write(response.content)
-        file.flush()
-        served = read_image(Path(file.name))
+    served = decode_image(response.content)
     known = composite(read_image(image), served, read_mask(mask_path))
     if not np.array_equal(known, served):
         return 255
@@ -95,8 +91,6 @@ def _difference(client, image: Path) -> int:  # type: ignore[no-untyped-def]
 
 
 def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    import httpx
-
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

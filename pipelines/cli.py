@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from components.config import ConfigError, PipelineConfig, Settings, load_preset, parse_assignments
+from components.config import NAMED_SOURCES, ConfigError, PipelineConfig, Settings, load_preset, parse_assignments
 
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
@@ -39,7 +39,7 @@ def run(
     from pipelines.local import run_pipeline
     from pipelines.summary import RunResult, print_summary
 
-    result = RunResult.read(run_pipeline(_config(preset, data, set_), Settings(), console))
+    result = RunResult.read(run_pipeline(_config(preset, data, set_), Settings()))
     print_summary(result, console)
     if fail_if_refused and not result.promoted:
         raise typer.Exit(_REFUSED)
@@ -186,13 +186,13 @@ def main() -> None:
 
 
 def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
-    parameters = load_preset(PRESETS, preset) | ({"data_source": data} if data else {})
-    config = PipelineConfig.from_flat(parameters | parse_assignments(assignments))
-    source = Path(config.data.source).expanduser()
-    if config.data.source not in ("sample", "cifar10") and source.exists():
-        absolute = {"data_source": str(source.absolute())}  # steps run in folders of their own
-        config = PipelineConfig.from_flat(config.flat() | absolute)
-    return config
+    parameters = load_preset(PRESETS, preset) | parse_assignments(assignments)
+    if data:
+        parameters["data_source"] = data
+    source = Path(str(parameters.get("data_source", "sample"))).expanduser()
+    if str(source) not in NAMED_SOURCES and source.exists():
+        parameters["data_source"] = str(source.absolute())  # steps run in folders of their own
+    return PipelineConfig.from_flat(parameters)
 
 
 def _require_free(host: str, port: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -30,26 +31,27 @@ class Interrupted(RunError):
     """The user stopped the run."""
 
 
-def run_pipeline(config: PipelineConfig, settings: Settings, console: Console) -> Path:
+def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
     """Compile the pipeline and run it; returns the run's folder, which holds the steps' artifacts.
 
     Raises ``RunError`` with the failing step's own sentence. An interrupted run takes its folder with
     it; a failed one leaves its log.
     """
-    state = settings.state
+    state, console = settings.state, Console(file=sys.stdout)  # kfp's own output goes elsewhere
     with _locked(state):
         _check_space(state)
         _sweep(state / "runs")
         folder = state / "runs" / datetime.now().strftime("%Y%m%d-%H%M%S")
         folder.mkdir(parents=True)
         pipeline = compile_pipeline(folder / "kintsugi.yaml")
-        console.print(f"State folder {state}, run {folder.name}", highlight=False)
+        console.print(f"State folder {state}, run {folder.name}", highlight=False, soft_wrap=True)
         try:
             _execute(pipeline, config, settings, console)
         except KeyboardInterrupt:
             _stop_children()
             shutil.rmtree(folder, ignore_errors=True)
             raise Interrupted("interrupted; nothing half-written was kept, run again to start over") from None
+        _show(folder)
         write_file(folder / _FINISHED, "")
         return folder
 
@@ -74,6 +76,18 @@ def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console
         except RuntimeError:
             reason = events.error or f"{events.step or 'kfp'}: it failed without a reason we know"
             raise RunError(f"{reason}. The whole log is in {log}") from None
+
+
+def _show(folder: Path) -> None:
+    """Put what people look at on top of the run's folder, under names that browsers know."""
+    for artifact, name in (("gate/report", "report.html"), ("prepare/card", "dataset-card.html")):
+        shutil.copy(task_artifact(folder, artifact), folder / name)
+
+
+def task_artifact(folder: Path, name: str) -> Path:
+    """The path of a task's artifact, ``"<task>/<artifact>"``, in a run's folder."""
+    (found,) = folder.glob(f"steps/*/{name}")
+    return found
 
 
 @contextlib.contextmanager

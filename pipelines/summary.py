@@ -10,6 +10,7 @@ from rich.table import Table
 
 from components.inpainting.scores import BIHARMONIC, LABELS, Decision, Evaluation
 from components.manifest import read_json
+from pipelines.local import task_artifact
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,16 @@ class RunResult:
     @classmethod
     def read(cls, folder: Path) -> RunResult:
         """Read the result of a run from the folder that ``run_pipeline`` returned."""
-        evaluation = _only(folder, "evaluate/evaluation")
+        evaluation = task_artifact(folder, "evaluate/evaluation")
         return cls(
             evaluation=Evaluation.model_validate_json((evaluation / "scores.json").read_bytes()),
-            decision=Decision.model_validate_json((_only(folder, "gate/decision") / "decision.json").read_bytes()),
+            decision=Decision.model_validate_json(
+                (task_artifact(folder, "gate/decision") / "decision.json").read_bytes()
+            ),
             version=_output(folder, "register"),
             promoted=bool(_output(folder, "promote")),
-            report=_only(folder, "gate/report"),
-            samples=_only(folder, "train/model") / "samples",
+            report=folder / "report.html",
+            samples=task_artifact(folder, "train/model") / "samples",
             repairs=evaluation / "repairs.png",
         )
 
@@ -45,15 +48,15 @@ def print_summary(result: RunResult, console: Console) -> None:
     console.print(_scores(result.evaluation, "hole_mse", "MSE inside the hole (less is better)", ".5f"))
     for rule in result.decision.rules:
         mark = "[green]✓[/]" if rule.passed else "[red]✗[/]"
-        console.print(f"{mark} {rule.sentence}", highlight=False)
+        console.print(f"{mark} {rule.sentence}", highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{_outcome(result)}[/]", highlight=False)
-    console.print(f"Report    {result.report}\nRepairs   {result.repairs}\nSamples   {result.samples}",
-                  highlight=False, soft_wrap=True)  # fmt: skip
+    for name, path in (("Report", result.report), ("Repairs", result.repairs), ("Samples", result.samples)):
+        console.print(f"{name:9} {_short(path)}", highlight=False, soft_wrap=True)
     console.print("\nNext:")
     if result.decision.champion or result.promoted:
         console.print("  make serve   answers POST /inpaint on port 3000 with the champion\n"
                       "  kintsugi inpaint photo.png --mask mask.png -o out.png   repairs one picture, no server needed",
-                      highlight=False)  # fmt: skip
+                      highlight=False, soft_wrap=True)  # fmt: skip
     console.print("  make ui      shows this run and all others in MLflow\n"
                   "  make run     trains a challenger; try ARGS='--set train_steps=2400'", highlight=False)  # fmt: skip
 
@@ -65,6 +68,11 @@ def _outcome(result: RunResult) -> str:
     if result.decision.admitted:
         return f"Not promoted: version {result.version} answered differently when served; {kept}."
     return f"Refused: the model is not registered, {kept}."
+
+
+def _short(path: Path) -> str:
+    """The path from here, where it lies below the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _scores(evaluation: Evaluation, metric: str, title: str, layout: str) -> Table:
@@ -83,11 +91,6 @@ def _cell(evaluation: Evaluation, method: str, family: str, metric: str, layout:
     scores = evaluation.methods[method]
     value = getattr(scores.overall if family == "overall" else scores.families[family], metric)
     return format(value, layout)
-
-
-def _only(folder: Path, name: str) -> Path:
-    (found,) = folder.glob(f"steps/*/{name}")
-    return found
 
 
 def _output(folder: Path, task: str) -> str:

@@ -8,7 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from components.inpainting.images import (
     Bytes,
@@ -25,7 +25,7 @@ MAX_BODY = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP")
 _STATUS = {
     UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    TooLargeError: HTTPStatus.CONTENT_TOO_LARGE if hasattr(HTTPStatus, "CONTENT_TOO_LARGE") else HTTPStatus(413),
+    TooLargeError: HTTPStatus(413),
     SizeMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
@@ -86,7 +86,7 @@ async def _file(form: FormData, name: str) -> bytes:
     return await part.read()
 
 
-def _bounded(request: Request):  # type: ignore[no-untyped-def]
+def _bounded(request: Request) -> Receive:
     received = 0
 
     async def receive() -> Message:

@@ -38,10 +38,10 @@ KIND = "evaluation"
 def evaluate(
     config: ServeConfig, dataset: Path, model: Path, evaluation: Path, report: Path, settings: Settings
 ) -> dict[str, float]:
-    """Score a model folder on a dataset's test split; returns the model's overall scores.
+    """Score a model folder on a test split; returns the model's overall scores.
 
-    Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The champion, where
-    there is one, is loaded from the registry and scored again on the same pictures and holes.
+    Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The
+    champion, where there is one, is loaded from the registry and scored again on the same pictures and holes.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
     device = choose_device().torch
@@ -66,7 +66,8 @@ def evaluate(
     write_file(report, evaluation_report(evaluation, result))
     _log(settings, result, evaluation)
     best = result.methods[CANDIDATE].overall
-    say(f"scored {result.num_images} pictures: SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}")
+    scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
+    say(f"scored {result.num_images} pictures: {scored}")
     return best.model_dump()
 
 

@@ -14,7 +14,8 @@ def biharmonic(image: Bytes, mask: Bytes) -> Bytes:
     from skimage.restoration import inpaint_biharmonic
 
     filled = inpaint_biharmonic(image / 255.0, mask.astype(bool), channel_axis=-1)
-    return np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
+    repaired: Bytes = np.rint(np.clip(filled, 0, 1) * 255).astype(np.uint8)
+    return repaired
 
 
 METHODS: dict[str, Callable[[Bytes, Bytes], Bytes]] = {"biharmonic": biharmonic}

@@ -41,7 +41,7 @@ def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
             feather = _feather(*filled.shape[:2])
             total[rows, columns] += filled * feather[..., None]
             weight[rows, columns] += feather
-    blended = total / np.maximum(weight, np.float32(1e-6))[..., None]
+    blended = (total / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
     repaired = image.copy()
     repaired[top:bottom, left:right] = composite(window, _to_bytes(blended), holes)
     return repaired
@@ -101,4 +101,5 @@ def _feather(height: int, width: int) -> Floats:
 
 
 def _to_bytes(picture: Floats) -> Bytes:
-    return to_bytes(picture.transpose(2, 0, 1)[None])[0]
+    repaired: Bytes = to_bytes(picture.transpose(2, 0, 1)[None])[0]
+    return repaired

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -54,6 +53,5 @@ def package(config: ServeConfig, version: str, dataset: Path, bento: Path, setti
         draft.facts = {"tag": tag, "version": version, "max_difference": max(p["max_difference"] for p in parity)}
     open_run(settings, found.run_id).log_file(bento / BENTO_FILE, KIND)
     registry.tag(version, {"bento": tag})
-    shutil.rmtree(scratch, ignore_errors=True)
     say(f"packaged {tag}")
     return read_manifest(bento, KIND)

@@ -77,7 +77,9 @@ def golden_cases(data: PreparedDataset) -> list[Case]:
     for number, (tall, wide) in enumerate(_SIZES):
         for index, family in enumerate(data.families):
             height, width = round(data.image_size * tall), round(data.image_size * wide)
-            image = resize(np.asarray(test.images[(number * len(data.families) + index) % len(test.images)]), height, width)
+            image = resize(
+                np.asarray(test.images[(number * len(data.families) + index) % len(test.images)]), height, width
+            )
             mask = draw_masks(family, 1, max(height, width), rng)[0][:height, :width]
             cases.append(Case(f"{number}-{family}", image, mask))
     return cases
@@ -90,7 +92,9 @@ def check_parity(trained: Inpainter, exported: Inpainter, cases: Sequence[Case])
         expected, found = trained(case.image, case.mask), exported(case.image, case.mask)
         difference = int(np.abs(expected.astype(int) - found.astype(int)).max())
         similarity = float(ssim(found[None], expected[None])[0])
-        rows.append({"case": case.name, "size": list(case.mask.shape), "max_difference": difference, "ssim": similarity})
+        rows.append(
+            {"case": case.name, "size": list(case.mask.shape), "max_difference": difference, "ssim": similarity}
+        )
         if difference > MAX_DIFFERENCE or similarity < MIN_SSIM:
             raise ParityError(
                 f"the ONNX export differs from torch by {difference} of 255 (SSIM {similarity:.5f}) on {case.name}; "

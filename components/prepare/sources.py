@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+
+import numpy as np
 
 from components.config import ConfigError, DataConfig
 from components.inpainting.images import SUFFIXES, Bytes, ImageError, read_image
@@ -80,7 +82,7 @@ def _cifar(folder: Path, classes: tuple[str, ...]) -> Splits:
     """CIFAR-10's own test batch is tested on; of its training batches, a share is watched."""
     splits: Splits = {"train": [], "val": [], "test": []}
     for batch, name, class_name, pixels in cifar.read(folder, classes):
-        photo = Photo(f"{batch}/{name}", lambda pixels=pixels: pixels, class_name)
+        photo = Photo(f"{batch}/{name}", partial(np.asarray, pixels), class_name)
         watched = batch != "test_batch" and _position(photo) < SPLIT_SHARES["val"] / 2
         splits["test" if batch == "test_batch" else "val" if watched else "train"].append(photo)
     return splits
@@ -115,9 +117,10 @@ def _refuse_unreadable(photos: list[Photo]) -> None:
 
 def _problem(photo: Photo) -> str | None:
     try:
-        return None if photo.sha256 else None
+        photo.read()
     except ImageError as error:
         return str(error)
+    return None
 
 
 def _split_by_content(photos: list[Photo]) -> Splits:
@@ -135,4 +138,3 @@ def _split_by_content(photos: list[Photo]) -> Splits:
 
 def _position(photo: Photo) -> float:
     return int(photo.sha256[:15], 16) / 16**15
-

@@ -30,7 +30,9 @@ class TrainingDiverged(ValueError):
 
 
 @step("train")
-def train(config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path, settings: Settings) -> dict[str, float]:
+def train(
+    config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path, settings: Settings
+) -> dict[str, float]:
     """Train a generator on a dataset folder and write a model folder; returns the last line of its log.
 
     The model folder holds ``config.json``, ``generator.safetensors``, ``history.jsonl`` (the log, one

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from components.config import TrainConfig
 from components.inpainting.losses import accuracy
 from components.inpainting.metrics import ssim_of_planes
-from components.inpainting.networks import Generator, ResidualUNet, build_discriminator, build_generator
+from components.inpainting.networks import Generator, build_discriminator, build_generator
+from components.inpainting.networks.residual_unet import ResidualUNet
 from components.train.recipes import RECIPES
 
 _WARM_UP = 30
@@ -56,9 +57,7 @@ class AdversarialLoop:
         self.generator = build_generator(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = build_discriminator(config.model, image_size).to(device)
         self._average: Generator = copy.deepcopy(self.generator)
-        self._optimizer = torch.optim.Adam(
-            self.generator.parameters(), config.learning_rate, betas=self.recipe.betas
-        )
+        self._optimizer = torch.optim.Adam(self.generator.parameters(), config.learning_rate, betas=self.recipe.betas)
         self._d_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), config.learning_rate * self.recipe.discriminator_rate, betas=(0.5, 0.999)
         )

@@ -9,6 +9,8 @@ Adversarial Networks", arXiv 1803.07422).
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,8 +82,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         channels = (4, width, 2 * width, 2 * width)
         self.layers = nn.ModuleList(
-            nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1))
-            for a, b in zip(channels, channels[1:], strict=False)
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(channels)
         )
         self.head = nn.utils.parametrizations.spectral_norm(nn.Conv2d(2 * width, 1, 3, 1, 1))
 

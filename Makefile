@@ -1,0 +1,54 @@
+# One verb a line; every verb sets up what it needs. Settings: PRESET, DATA, ARGS, PORT, KINTSUGI_HOME.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PRESET ?= sample
+DATA   ?=
+ARGS   ?=
+
+.PHONY: help run test serve ui compile submit lint lock clean
+.DEFAULT_GOAL := help
+
+help:            ## say what the verbs do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: $(READY)    ## train, evaluate, gate and promote a model on this machine (PRESET=paper DATA=folder ARGS=...)
+	@$(BIN)/kintsugi run --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+serve: $(READY)  ## serve the champion on port 3000 (PORT=...)
+	@$(BIN)/kintsugi serve $(if $(PORT),--port $(PORT)) $(ARGS)
+
+ui: $(READY)     ## open MLflow on the same state, port 5000 (PORT=...)
+	@$(BIN)/kintsugi ui $(if $(PORT),--port $(PORT)) $(ARGS)
+
+compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI
+	@$(BIN)/kintsugi compile $(ARGS)
+
+submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
+	@$(BIN)/kintsugi submit --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)   ## style, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv, and torch's CPU build where it looks
+	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml | sed 's/+cpu//' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:           ## remove the virtual environment and the caches, not the state folder
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "Kintsugi needs Python 3.11; install it, or say where it is: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Setting up $(VENV) (once, some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

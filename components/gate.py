@@ -59,7 +59,7 @@ def _beats_classical(evaluation: Evaluation) -> Rule:
         return Rule(name="classical", passed=False, sentence="The classical method was not scored.")
     model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[BIHARMONIC].overall
     passed = model.ssim >= other.ssim and model.hole_mse <= other.hole_mse
-    said = f"{'no worse' if passed else 'worse'} than the biharmonic fill"
+    said = f"repairs {'no worse' if passed else 'worse'} than the biharmonic fill"
     return Rule(name="classical", passed=passed, sentence=_compared(said, model, other))
 
 
@@ -71,13 +71,13 @@ def _beats_champion(evaluation: Evaluation) -> Rule:
         return Rule(name="champion", passed=False, sentence=f"{whom.capitalize()}, was not scored.")
     model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[CHAMPION].overall
     passed = model.ssim > other.ssim and model.hole_mse <= other.hole_mse
-    said = f"{'better' if passed else 'not better'} than {whom}"
+    said = f"{'repairs' if passed else 'does not repair'} better than {whom}"
     return Rule(name="champion", passed=passed, sentence=_compared(said, model, other))
 
 
 def _compared(said: str, model: Score, other: Score) -> str:
     return (
-        f"It repairs {said}: SSIM {model.ssim:.5f} against {other.ssim:.5f}, "
+        f"It {said}: SSIM {model.ssim:.5f} against {other.ssim:.5f}, "
         f"hole MSE {model.hole_mse:.6f} against {other.hole_mse:.6f}."
     )
 

@@ -202,3 +202,7 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from None
+
+
+if __name__ == "__main__":
+    main()

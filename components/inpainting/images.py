@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
+_TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
 
 
 class ImageError(ValueError):
@@ -137,19 +138,18 @@ def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(content), formats=list(formats))
         if picture.width * picture.height > MAX_PIXELS:
-            raise TooLargeError(
-                f"the picture has {picture.width * picture.height / 1e6:.0f} megapixels, "
-                f"more than {MAX_PIXELS // 1_000_000}; scale it down"
-            )
+            raise TooLargeError(_TOO_LARGE)
         if getattr(picture, "n_frames", 1) > 1:
             raise ImageError("the file holds several frames; send one still picture")
         picture.load()
         return _eight_bit(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise TooLargeError(_TOO_LARGE) from None
     except UnidentifiedImageError:
         raise UnknownFormatError(f"this is no picture in a format we read ({readable})") from None
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
         raise ImageError(f"the picture is damaged ({error}); send it again or re-export it") from None
 
 

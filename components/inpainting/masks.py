@@ -57,7 +57,7 @@ def scratches(size: int, rng: Random) -> Bytes:
     for _ in range(rng.integers(3, 9)):
         start, angle = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
         end = start + size * rng.uniform(0.3, 1.0) * np.array([np.cos(angle), np.sin(angle)])
-        width = max(1, round(size / 128)) * (1 if rng.random() < 0.7 else 2)
+        width = max(1, round(size / 96)) * (1 if rng.random() < 0.7 else 2)
         draw.line([tuple(start), tuple(end)], fill=1, width=width)
     return np.asarray(canvas)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from components.inpainting.networks.biharmonic import BiharmonicFill
 
 _FOLD = 2  # pixels folded into channels on each side: the network sees every pixel at half the cost
-_FILL_LEVELS, _FILL_ITERATIONS = 4, 4
+_FILL_LEVELS, _FILL_ITERATIONS = 4, 6
 
 
 class GatedBlock(nn.Module):

@@ -1,0 +1,89 @@
+"""Shared pieces: a small real dataset, a small trained state folder, the command line as users start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.config import DataConfig, PipelineConfig, Settings
+from components.inpainting.images import Bytes
+from components.prepare import prepare
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+SMALL = {
+    "data_num_train": 256,
+    "data_num_val": 8,
+    "data_num_test": 24,
+    "train_log_interval": 20,
+    "train_sample_interval": 100,
+}
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Bytes]:
+    """Real photographs, uint8 H,W,3, of several sizes."""
+    from skimage import data
+
+    return [data.astronaut()[:200, :301], data.chelsea(), data.coffee()[100:357, 50:250]]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset prepared from the sample photographs."""
+    folder = tmp_path_factory.mktemp("dataset")
+    config = PipelineConfig.from_flat({**SMALL, "data_num_test": 8}).data
+    prepare(config, folder / "dataset", folder / "card.html", Settings(home=folder))
+    return folder / "dataset"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A state folder of the test's own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Settings(home=tmp_path / "state")
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path, photographs: list[Bytes]) -> Path:
+    """A folder of twelve different PNG pictures."""
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        photo = photographs[number % 3]
+        Image.fromarray(np.roll(photo, 31 * number, axis=1)[:, : 150 + number]).save(folder / f"{number:02}.png")
+    return folder
+
+
+Kintsugi = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def kintsugi(tmp_path: Path) -> Iterator[Kintsugi]:
+    """Run the ``kintsugi`` command in a process of its own, in a state folder of the test's own."""
+
+    def run(*arguments: str, home: Path = tmp_path / "state", timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "KINTSUGI_"))}
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            env=environment | {"KINTSUGI_HOME": str(home), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    yield run
+
+
+def data_config(**changes: object) -> DataConfig:
+    """The small dataset's configuration with changes, by flat names without their prefix."""
+    small = {name: value for name, value in SMALL.items() if name.startswith("data_")}
+    return PipelineConfig.from_flat({**small, **{f"data_{name}": value for name, value in changes.items()}}).data

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from components.config import ConfigError, PipelineConfig, load_preset, parse_assignments
+from components.plan import plan
+from components.steps import plan as plan_component
+from pipelines.cli import PRESETS
+from pipelines.training_pipeline import training_pipeline
+
+
+def test_unknown_parameter_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown parameter 'train_stpes'; did you mean 'train_steps'"):
+        PipelineConfig.from_flat({"train_stpes": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("train_steps", -1, "train_steps = -1"),
+        ("train_steps", "many", "train_steps = 'many'"),
+        ("data_image_size", 50, "multiple of 16"),
+        ("data_masks", "box,scraches", "'scraches' is no mask family; did you mean 'scratches'"),
+        ("data_masks", " , ", "names no mask family"),
+        ("train_model", "unet", "'residual_unet' or 'context_encoder'"),
+        ("gate_min_ssim", float("nan"), "gate_min_ssim"),
+        ("serve_model_name", "No Spaces", "serve_model_name"),
+    ],
+)
+def test_bad_values_are_named_with_their_parameter(name: str, value: object, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        PipelineConfig.from_flat({name: value})
+
+
+def test_all_bad_values_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"data_num_test.*train_steps"):
+        PipelineConfig.from_flat({"train_steps": -1, "data_num_test": 0})
+
+
+def test_flat_parameters_make_the_same_config() -> None:
+    config = PipelineConfig.from_flat({"train_steps": 7, "data_source": "pictures"})
+    assert PipelineConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])
+def test_presets_are_valid(preset: str) -> None:
+    PipelineConfig.from_flat(load_preset(PRESETS, preset))
+
+
+def test_unknown_preset_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'paper'"):
+        load_preset(PRESETS, "papr")
+
+
+def test_assignments_are_read_as_scalars() -> None:
+    parsed = parse_assignments(["train_steps=5", "gate_min_ssim=0.5", "data_source=a=b", "run_name=on"])
+    assert parsed == {"train_steps": 5, "gate_min_ssim": 0.5, "data_source": "a=b", "run_name": True}
+    with pytest.raises(ConfigError, match="write name=value"):
+        parse_assignments(["train_steps"])
+
+
+def test_pipeline_and_plan_take_exactly_the_parameters_of_the_config() -> None:
+    expected = PipelineConfig().flat()
+    pipeline = inspect.signature(training_pipeline.pipeline_func).parameters
+    assert {name: p.default for name, p in pipeline.items()} == expected
+    component = inspect.signature(plan_component.python_func).parameters
+    assert {name: p.annotation for name, p in component.items()} == {n: type(v) for n, v in expected.items()}
+
+
+def test_plan_stamps_every_section_with_the_code_version() -> None:
+    sections = plan(PipelineConfig().flat())
+    assert len(sections) == len(PipelineConfig.model_fields)
+    assert all('"code_version":"0.1.0+' in section for section in sections)
+
+
+def test_a_folder_named_like_a_source_does_not_shadow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.cli import _config
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert _config("sample", "", []).data.source == "sample"
+    assert _config("sample", "mine", []).data.source == str(tmp_path / "mine")

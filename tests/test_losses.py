@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from components.inpainting import losses
+
+ZERO = [torch.zeros(4, 1)]
+SURE, UNSURE = [torch.full((4, 1), 50.0)], [torch.full((4, 1), -50.0)]
+
+
+def test_cross_entropy_of_an_undecided_discriminator_is_log_two() -> None:
+    assert losses.cross_entropy_d(ZERO, ZERO).item() == pytest.approx(math.log(2))
+    assert losses.cross_entropy_g(ZERO).item() == pytest.approx(math.log(2))
+    assert losses.cross_entropy_d(SURE, UNSURE).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_hinge_is_one_when_undecided_and_zero_beyond_the_margin() -> None:
+    assert losses.hinge_d(ZERO, ZERO).item() == 1
+    assert losses.hinge_d(SURE, UNSURE).item() == 0
+    assert losses.hinge_g(SURE).item() == -50
+
+
+def test_both_paths_weigh_the_same() -> None:
+    assert losses.cross_entropy_d(SURE + ZERO, UNSURE + ZERO).item() == pytest.approx(math.log(2) / 2)
+
+
+def test_accuracy_counts_right_judgements() -> None:
+    assert losses.accuracy(SURE, UNSURE).item() == 1
+    assert losses.accuracy(UNSURE, SURE).item() == 0
+    assert losses.accuracy(SURE, SURE).item() == 0.5
+
+
+def test_hole_mse_is_on_minus_one_to_one_and_inside_the_hole() -> None:
+    truth, repair = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.25)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., 0, :] = 1
+    repair[..., 1:, :] = 1
+    assert losses.hole_mse(repair, truth, mask, truth).item() == pytest.approx(0.25)
+
+
+def test_relative_l1_is_one_when_level_with_the_fill_and_weighs_holes_alike() -> None:
+    truth, fill = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.8)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, 0, 0] = 1
+    mask[1] = 1
+    assert losses.relative_l1(fill, truth, mask, fill).item() == pytest.approx(1, abs=0.01)
+    half = torch.stack([truth[0], fill[1]])
+    assert losses.relative_l1(half, truth, mask, fill).item() == pytest.approx(0.5, abs=0.01)

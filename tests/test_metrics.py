@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+
+from components.inpainting.images import Bytes
+from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, psnr, ssim
+
+
+@pytest.fixture
+def pairs(photographs: list[Bytes]) -> tuple[Bytes, Bytes]:
+    """Real pictures and noisy ones, ``N,H,W,3``."""
+    truths = np.stack([photo[:96, :80] for photo in photographs])
+    noise = np.random.default_rng(0).normal(0, [[[[4]]], [[[20]]], [[[60]]]], truths.shape)
+    return np.clip(truths + noise, 0, 255).astype(np.uint8), truths
+
+
+def test_ssim_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
+    expected = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(*pairs, strict=True)]
+    assert ssim(*pairs) == pytest.approx(expected, abs=1e-9)
+
+
+def test_psnr_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
+    expected = [peak_signal_noise_ratio(b, a) for a, b in zip(*pairs, strict=True)]
+    assert psnr(*pairs) == pytest.approx(expected, abs=1e-9)
+
+
+def test_hole_mse_of_a_full_hole_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
+    expected = [mean_squared_error(a / 255, b / 255) for a, b in zip(*pairs, strict=True)]
+    full = np.ones(pairs[0].shape[:3], np.uint8)
+    assert hole_mse(*pairs, full) == pytest.approx(expected, rel=1e-9)
+
+
+def test_hole_mse_looks_inside_the_hole_only() -> None:
+    truth = np.zeros((1, 4, 4, 3), np.uint8)
+    repair = np.full_like(truth, 51)  # off by 0.2
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[0, 0, 0] = 1
+    repair[0, 1:] = 255
+    assert hole_mse(repair, truth, mask) == pytest.approx([0.04])
+
+
+def test_perfect_pictures_and_empty_masks_poison_nothing() -> None:
+    picture = np.full((1, 16, 16, 3), 77, np.uint8)
+    assert psnr(picture, picture).tolist() == [PSNR_OF_PERFECT]
+    assert ssim(picture, picture) == pytest.approx([1.0])
+    assert hole_mse(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]

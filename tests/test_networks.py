@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from components.inpainting.networks import (
+    GENERATORS,
+    ModelFileError,
+    build_discriminator,
+    build_generator,
+    load_generator,
+    save_generator,
+)
+from components.inpainting.networks.context_encoder import ContextEncoder, TwoPathDiscriminator
+from components.inpainting.networks.residual_unet import ResidualUNet
+
+
+def picture_and_mask(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.rand(2, 3, height, width), (torch.rand(2, 1, height, width) > 0.8).float()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (16, 160)])
+def test_generators_keep_known_pixels_at_any_size(name: str, size: tuple[int, int]) -> None:
+    image, mask = picture_and_mask(*size)
+    repair = build_generator(name).eval()(image, mask)
+    assert repair.shape == image.shape
+    assert torch.equal(repair * (1 - mask), image * (1 - mask))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_do_not_see_inside_the_hole(name: str) -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = build_generator(name).eval()
+    assert torch.allclose(
+        generator(image, mask) * mask, generator(torch.where(mask > 0, 0.5, image), mask) * mask, atol=1e-6
+    )
+
+
+def test_untrained_residual_unet_is_the_biharmonic_fill() -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = ResidualUNet()
+    assert torch.equal(generator(image, mask), generator.fill(image, mask))
+
+
+def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = ResidualUNet()
+    nn.init.normal_(generator.head.weight, std=0.1)
+    faint = generator(image * 0.5 + 0.25, mask)
+    assert torch.allclose(faint, generator(image, mask) * 0.5 + 0.25, atol=0.02)
+
+
+def test_context_encoder_is_the_papers() -> None:
+    layers = list(ContextEncoder().layers)
+    strided = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
+    assert [layer.out_channels for layer in strided] == [64, 128, 256, 512]
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.5]
+    assert sum(isinstance(layer, nn.ConvTranspose2d) for layer in layers) == 4
+
+
+def test_two_paths_share_their_trunk_and_end_in_fully_connected_layers() -> None:
+    discriminator = TwoPathDiscriminator(32)
+    assert isinstance(discriminator.whole_image[-1], nn.Linear)
+    assert isinstance(discriminator.local_texture[-1], nn.Linear)
+    for path in (0, 1):
+        discriminator.zero_grad()
+        discriminator(*picture_and_mask(32, 32))[path].sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.trunk.parameters())
+
+
+@pytest.mark.parametrize(("name", "size"), [("context_encoder", 32), ("context_encoder", 128), ("residual_unet", 64)])
+def test_discriminators_judge_every_picture(name: str, size: int) -> None:
+    for logits in build_discriminator(name, size)(*picture_and_mask(size, size)):
+        assert logits.shape[0] == 2
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_survives_the_disk(name: str, tmp_path: Path) -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = build_generator(name).eval()
+    save_generator(generator, tmp_path)
+    assert torch.equal(load_generator(tmp_path)(image, mask), generator(image, mask))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+def test_a_damaged_model_folder_says_so(damage: str, tmp_path: Path) -> None:
+    save_generator(build_generator("residual_unet"), tmp_path)
+    weights = tmp_path / "generator.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        (tmp_path / "config.json").write_text('{"model": "context_encoder", "settings": {}}')
+    with pytest.raises(ModelFileError, match="no usable generator"):
+        load_generator(tmp_path)

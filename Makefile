@@ -7,7 +7,7 @@ PRESET ?= sample
 DATA   ?=
 ARGS   ?=
 
-.PHONY: help run test serve ui compile submit lint lock clean
+.PHONY: help run test serve ui compile submit lint picture lock clean
 .DEFAULT_GOAL := help
 
 help:            ## say what the verbs do
@@ -36,6 +36,9 @@ lint: $(READY)   ## style, types and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+picture: $(READY) ## make the README's picture with the champion
+	@$(BIN)/python docs/make_picture.py
 
 lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv, and torch's CPU build where it looks
 	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml | sed 's/+cpu//' > requirements.lock.new

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 PREFIX = "@kintsugi "
 _MIN_SECONDS = 0.2  # between two progress events
-_PLAIN_SHARE = 0.1  # of the work, between two plain progress lines
+_PLAIN_LINES = 5  # for one piece of work, where nobody draws bars
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +36,7 @@ class Bar:
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
-        self._next_time, self._next_share = 0.0, _PLAIN_SHARE
+        self._next_time, self._lines = 0.0, 0
         self._show()
 
     def advance(self, steps: int = 1) -> None:
@@ -56,8 +56,8 @@ class Bar:
             if now >= self._next_time:
                 self._next_time = now + _MIN_SECONDS
                 _emit("progress", label=self.label, done=self.done, total=self.total)
-        elif self.total and self.done / self.total >= self._next_share:
-            self._next_share = self.done / self.total + _PLAIN_SHARE
+        elif self.total and self.done * _PLAIN_LINES // self.total > self._lines:
+            self._lines = self.done * _PLAIN_LINES // self.total
             print(f"{self.label}: {self.done}/{self.total}", flush=True)
 
 

@@ -37,7 +37,7 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         title=f"Does it repair better? {evaluation.model}, {evaluation.steps} steps",
         evaluation=evaluation,
         decision=decision,
-        labels={name: LABELS[name] for name in evaluation.methods},
+        labels=[LABELS[name] for name in _in_tables(evaluation)],
         tables=[(caption, _rows(evaluation, metric, layout, best)) for caption, metric, layout, best in tables],
         gallery=f"data:image/png;base64,{picture}",
     )
@@ -51,10 +51,15 @@ def _rows(
     for family in [*evaluation.families, "overall"]:
         values = [
             getattr(scores.overall if family == "overall" else scores.families[family], metric)
-            for scores in evaluation.methods.values()
+            for scores in (evaluation.methods[name] for name in _in_tables(evaluation))
         ]
         rows.append((family, [(layout % value, value == best(values)) for value in values]))
     return rows
+
+
+def _in_tables(evaluation: Evaluation) -> list[str]:
+    """The methods in the order of tables: the model first, where a narrow page shows it."""
+    return [name for name in reversed(LABELS) if name in evaluation.methods]
 
 
 @cache

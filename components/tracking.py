@@ -150,7 +150,8 @@ class Registry:
     def aliases(self) -> dict[str, str]:
         """Every alias and the version number it points at."""
         try:
-            return dict(self._client.get_registered_model(self.name).aliases)
+            aliases = self._client.get_registered_model(self.name).aliases
+            return {alias: str(number) for alias, number in aliases.items()}  # the sqlite store gives integers
         except MlflowException:
             return {}
 

@@ -76,7 +76,7 @@ def _short(path: Path) -> str:
 
 
 def _scores(evaluation: Evaluation, metric: str, title: str, layout: str) -> Table:
-    methods = [name for name in LABELS if name in evaluation.methods]
+    methods = [name for name in reversed(LABELS) if name in evaluation.methods]
     table = Table(title=title, title_justify="left")
     table.add_column("mask family")
     for name in methods:

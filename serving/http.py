@@ -44,7 +44,10 @@ async def read_pair(request: Request) -> tuple[bytes, bytes]:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send multipart/form-data with the files 'image' and 'mask', as curl -F does.",
         )
-    if int(request.headers.get("content-length") or 0) > MAX_BODY:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit():
+        raise Problem(HTTPStatus.BAD_REQUEST, "The header Content-Length is no number.")
+    if int(length) > MAX_BODY:
         raise _too_large()
     bounded = Request(request.scope, _bounded(request))
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,7 @@ Kintsugi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def kintsugi(tmp_path: Path) -> Iterator[Kintsugi]:
+def kintsugi(tmp_path: Path) -> Kintsugi:
     """Run the ``kintsugi`` command in a process of its own, in a state folder of the test's own."""
 
     def run(*arguments: str, home: Path = tmp_path / "state", timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -80,7 +80,7 @@ def kintsugi(tmp_path: Path) -> Iterator[Kintsugi]:
             timeout=timeout,
         )
 
-    yield run
+    return run
 
 
 def data_config(**changes: object) -> DataConfig:

@@ -10,7 +10,6 @@ from components.inpainting.masks import draw_masks
 from components.inpainting.metrics import psnr
 from components.inpainting.networks.biharmonic import BiharmonicFill
 
-
 FAMILIES = ["box", "strokes", "scratches", "text"]
 
 

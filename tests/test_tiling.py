@@ -92,7 +92,9 @@ def test_the_window_shows_context_around_the_hole() -> None:
 
 @pytest.mark.parametrize("kind", ["torch", "classical"])
 def test_inpainters_take_any_size_and_keep_known_pixels(kind: str, photographs: list[Bytes]) -> None:
-    inpaint = wrap_generator(build_generator("residual_unet").eval()) if kind == "torch" else open_classical("biharmonic")
+    inpaint = (
+        wrap_generator(build_generator("residual_unet").eval()) if kind == "torch" else open_classical("biharmonic")
+    )
     image = photographs[0]
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[40:60, 90:130] = 1

@@ -112,7 +112,9 @@ def _gallery(data: PreparedDataset, repairs: dict[str, Repairs]) -> Bytes:
         order = np.argsort(-ssim(repairs[family][CANDIDATE], np.asarray(test.images)))
         for i in (order[0], order[len(order) // 2], order[-1]):
             rows.append([*(repairs[family][name][i] for name in methods), test.images[i]])
-    return grid(rows, [*(LABELS[name] for name in methods), "truth"], scale=max(1, 128 // data.image_size))
+    return grid(
+        rows, ["damaged", *(LABELS[name] for name in methods[1:]), "truth"], scale=max(1, 128 // data.image_size)
+    )
 
 
 def _log(settings: Settings, result: Evaluation, folder: Path) -> None:

@@ -12,7 +12,7 @@ LABELS = {
     CHAMPION: "champion",
     CANDIDATE: "this model",
 }
-"""What people call the methods, in the order in which tables show them."""
+"""What people call the methods. Galleries show them in this order, tables in the reverse."""
 
 
 class _Frozen(BaseModel):

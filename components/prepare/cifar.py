@@ -99,6 +99,8 @@ def _fetch(url: str, md5: str, archive: Path) -> None:
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     bar.advance(len(chunk) // 1024)
+        if part.stat().st_size < total:
+            raise ConnectionError(f"it broke off after {part.stat().st_size} of {total} bytes")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing is left to fetch
             raise ConfigError(f"data_source: {url} answered {error.code}; download it by hand, "

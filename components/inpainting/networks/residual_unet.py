@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from components.inpainting.networks.biharmonic import BiharmonicFill
 
 _FOLD = 2  # pixels folded into channels on each side: the network sees every pixel at half the cost
-_FILL_LEVELS, _FILL_ITERATIONS = 4, 6
 
 
 class GatedBlock(nn.Module):
@@ -40,20 +39,29 @@ class ResidualUNet(nn.Module):
         Gated blocks at half resolution, on the way down and again on the way up.
     dilations:
         One gated block at quarter resolution per entry.
+    fill_levels, fill_iterations:
+        See ``BiharmonicFill``; kept with the weights, which are trained on its answer.
     """
-
-    stride = 2**_FILL_LEVELS
 
     def __init__(
         self,
         widths: tuple[int, int] = (32, 64),
         num_blocks: int = 2,
         dilations: tuple[int, ...] = (1, 2, 4, 8),
+        fill_levels: int = 4,
+        fill_iterations: int = 6,
     ) -> None:
         super().__init__()
-        self.settings = {"widths": widths, "num_blocks": num_blocks, "dilations": dilations}
+        self.settings = {
+            "widths": widths,
+            "num_blocks": num_blocks,
+            "dilations": dilations,
+            "fill_levels": fill_levels,
+            "fill_iterations": fill_iterations,
+        }
         fine, coarse = widths
-        self.fill = BiharmonicFill(_FILL_LEVELS, _FILL_ITERATIONS)
+        self.fill = BiharmonicFill(fill_levels, fill_iterations)
+        self.stride = self.fill.stride
         self.stem = nn.Conv2d(4 * _FOLD**2, fine, 3, padding=1)
         self.fine_down = nn.Sequential(*(GatedBlock(fine) for _ in range(num_blocks)))
         self.down = nn.Conv2d(fine, coarse, 4, stride=2, padding=1)

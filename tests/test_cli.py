@@ -1,0 +1,161 @@
+"""Bad input at the command line: one sentence, what to do, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.config import PipelineConfig, Settings
+from pipelines import local
+from pipelines.local import RunError, run_pipeline
+from pipelines.submit import SubmitError, submit_pipeline
+from tests.conftest import Kintsugi
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
+    help_text = kintsugi("--help").stdout
+    verbs = [line.split()[1] for line in help_text.splitlines() if line.startswith("│ ") and line[2] != "-"]
+    assert verbs == ["run", "compile", "submit", "serve", "ui", "inpaint", "models", "rollback", "doctor"]
+
+
+def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) -> None:
+    assert_one_sentence(kintsugi("run", "--preset", "sampel"), "did you mean 'sample'")
+    assert_one_sentence(kintsugi("run", "--set", "train_stpes=5"), "did you mean 'train_steps'")
+    assert_one_sentence(kintsugi("run", "--set", "train_steps=-5"), "train_steps = -5")
+
+
+def test_missing_empty_and_unreadable_data(kintsugi: Kintsugi, tmp_path: Path) -> None:
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none")), "there is no folder")
+    (tmp_path / "empty").mkdir()
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 pictures")
+    for number in range(3):
+        (tmp_path / "empty" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "3 of 3 pictures cannot be read", "0.jpg")
+
+
+def test_inpaint_refuses_what_it_cannot_repair(kintsugi: Kintsugi, tmp_path: Path) -> None:
+    picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
+    Image.new("RGB", (30, 20)).save(picture)
+    Image.new("L", (10, 20)).save(mask)
+    arguments = ("inpaint", str(picture), "-o", str(tmp_path / "out.png"), "--mask")
+    assert_one_sentence(kintsugi(*arguments, str(mask)), "10x20", "30x20")
+    assert_one_sentence(kintsugi(*arguments, str(tmp_path / "none.png")), "none.png")
+    mask.write_bytes(b"no picture")
+    assert_one_sentence(kintsugi(*arguments, str(mask)), "mask.png", "no picture in a format")
+    Image.new("L", (30, 20)).save(mask)
+    assert_one_sentence(kintsugi(*arguments, str(mask)), "no model was promoted yet", "make run")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_port_in_use(kintsugi: Kintsugi) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for verb in ("serve", "ui"):
+            assert_one_sentence(kintsugi(verb, "--port", port), f"127.0.0.1:{port}", "choose another --port")
+
+
+def test_no_space_left(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "MIN_FREE_BYTES", 1 << 60)
+    with pytest.raises(RunError, match=r"a run needs .* MB; free some, or set KINTSUGI_HOME"):
+        run_pipeline(PipelineConfig(), settings)
+
+
+def test_a_state_folder_that_cannot_be_made(kintsugi: Kintsugi, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(kintsugi("run", home=tmp_path / "file" / "state"), "cannot be made", "KINTSUGI_HOME")
+
+
+def start_run(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "KINTSUGI_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", *arguments],
+        env=environment | {"KINTSUGI_HOME": str(home), "COLUMNS": "200"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"the run ended before it said {word!r}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["prepare", "train"])
+@pytest.mark.parametrize("group", [True, False], ids=["terminal", "kill"])
+def test_an_interrupted_run_leaves_nothing_half_written(
+    step: str, group: bool, tmp_path: Path, kintsugi: Kintsugi
+) -> None:
+    """Ctrl-C reaches the whole process group; ``kill -INT`` the command alone. Meanwhile a second run is refused."""
+    home = tmp_path / "state"
+    process = start_run(home)
+    wait_for_line(process, step)
+    if step == "train":
+        assert_one_sentence(kintsugi("run", home=home), "another run is at work")
+    time.sleep(1)
+    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert errors.strip() == "error: interrupted; nothing half-written was kept, run again to start over"
+    assert not list((home / "runs").iterdir())
+    assert not [path for path in home.rglob(".*") if path.is_dir()]
+    assert subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True).stdout == b""
+    if (home / "mlflow.db").exists():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("kintsugi")
+        found = client.search_runs([experiment.experiment_id]) if experiment else []
+        assert all(run.info.status == "KILLED" for run in found)
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: Kintsugi) -> None:
+    home = tmp_path / "state"
+    process = start_run(home)
+    wait_for_line(process, "prepare")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list(home.glob("runs/*/steps"))
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none"), home=home), "there is no folder")
+    (left,) = home.glob("runs/*/steps")  # the failed run's own, until the next
+    assert not list(left.glob("*/prepare/dataset"))
+
+
+def test_a_kubeflow_server_that_is_down(tmp_path: Path) -> None:
+    from pipelines.compile import compile_pipeline
+
+    package = compile_pipeline(tmp_path / "kintsugi.yaml")
+    with pytest.raises(SubmitError, match="cannot be reached"):
+        submit_pipeline(package, PipelineConfig(), host="http://127.0.0.1:1", token=None)
+
+
+def test_doctor_finds_this_machine_healthy(kintsugi: Kintsugi) -> None:
+    result = kintsugi("doctor")
+    assert result.returncode == 0, result.stdout
+    assert "onnxruntime" in result.stdout
+    assert "✗" not in result.stdout
+    assert np.count_nonzero([line.startswith("✓") for line in result.stdout.splitlines()]) == 7

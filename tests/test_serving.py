@@ -12,20 +12,19 @@ from starlette.testclient import TestClient
 import serving.http
 from components.inpainting.images import Bytes, decode_image, encode_png
 from components.inpainting.inpainter import wrap_generator
-from components.inpainting.networks import ContextEncoder, ResidualUNet, build_generator
+from components.inpainting.networks.residual_unet import ResidualUNet
 from components.package.export import export_onnx
 from serving.engine import Engine
 from serving.service import app
 
 
 @pytest.fixture(scope="module")
-def generator() -> ResidualUNet | ContextEncoder:
+def generator() -> ResidualUNet:
     """A generator whose residual is not zero."""
     import torch
 
     torch.manual_seed(0)
-    generator = build_generator("residual_unet").eval()
-    assert isinstance(generator, ResidualUNet)
+    generator = ResidualUNet().eval()
     torch.nn.init.normal_(generator.head.weight, std=0.02)
     return generator
 
@@ -49,7 +48,7 @@ def pair(photographs: list[Bytes]) -> tuple[Bytes, Bytes]:
     return image, mask
 
 
-def post(client: TestClient, image: bytes | None, mask: bytes | None, **more: bytes):  # type: ignore[no-untyped-def]
+def post(client: TestClient, image: bytes | None, mask: bytes | None, **more: bytes):
     files = {"image": image, "mask": mask, **more}
     return client.post("/inpaint", files={n: (f"{n}.png", c) for n, c in files.items() if c is not None})
 

@@ -37,6 +37,7 @@ def test_a_run_records_parameters_dataset_metrics_and_pictures(run: Run, setting
     assert found.data.params["hp.steps"] == "1200"
     assert found.data.metrics == {"g_loss": 0.5, "val/ssim/box": 0.9}
     digest = PreparedDataset.open(dataset).manifest.digest
+    assert found.inputs is not None
     assert found.inputs.dataset_inputs[0].dataset.digest == digest[:32]
     assert found.data.tags["dataset"] == digest
     assert any("val" in file.path for file in client.list_artifacts(run.id, "images"))

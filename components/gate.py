@@ -28,7 +28,7 @@ def gate(config: GateConfig, evaluation: Path, decision: Path, report: Path, set
     write_file(report, evaluation_report(evaluation, scores, result))
     run = open_run(settings, scores.run_id)
     run.set_tags({"verdict": result.verdict, "admitted": str(result.admitted).lower()})
-    run.log_file(report, "")
+    run.log_page(report, "report.html")
     run.log_file(decision / "decision.json", "evaluation")
     say(result.verdict)
     return result.admitted

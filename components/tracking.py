@@ -7,6 +7,7 @@ and three aliases point at versions: ``challenger``, ``champion`` and ``previous
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,10 @@ class Run:
     def log_file(self, path: Path, folder: str = "") -> None:
         """Log one file as an artifact."""
         self._client.log_artifact(self.id, str(path), folder or None)
+
+    def log_page(self, path: Path, name: str) -> None:
+        """Log an HTML page under a name that MLflow shows as one; Kubeflow's own paths have no suffix."""
+        self._client.log_text(self.id, path.read_text(), name)
 
     def log_model_folder(self, folder: Path) -> None:
         """Log a finished model folder, from where ``register_version`` takes it."""
@@ -212,6 +217,7 @@ class Registry:
 def _client(settings: Settings) -> MlflowClient:
     if settings.tracking_uri is None:
         settings.state.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     return MlflowClient(settings.mlflow_uri)
 
 
@@ -219,10 +225,12 @@ def _create_run(client: MlflowClient, settings: Settings, run: RunConfig) -> str
     experiment = client.get_experiment_by_name(run.experiment)
     if experiment is None:
         location = None if settings.tracking_uri else (settings.state / "mlartifacts").as_uri()
-        experiment_id = client.create_experiment(run.experiment, artifact_location=location)
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # opens among trainings, not chatbots
+        experiment_id = client.create_experiment(run.experiment, artifact_location=location, tags=tags)
     else:
         experiment_id = experiment.experiment_id
-    return str(client.create_run(experiment_id, run_name=run.name).info.run_id)
+    name = f"{run.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return str(client.create_run(experiment_id, run_name=name).info.run_id)
 
 
 def _log_dataset(client: MlflowClient, run_id: str, dataset: Manifest) -> None:

@@ -56,7 +56,7 @@ class EventStream(io.TextIOBase):
                 self.step = event["step"]
                 self._console.print(f"[bold gold3]{self.step}[/]")
             case "line":
-                self._console.print(f"  {event['text']}", markup=False, highlight=False)
+                self._console.print(f"  {event['text']}", markup=False, highlight=False, soft_wrap=True)
             case "progress":
                 self._progress(event["label"], event["done"], event["total"])
             case "error":

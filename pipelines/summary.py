@@ -67,7 +67,7 @@ def _outcome(result: RunResult) -> str:
     kept = f"version {result.decision.champion} stays champion" if result.decision.champion else "there is no champion"
     if result.decision.admitted:
         return f"Not promoted: version {result.version} answered differently when served; {kept}."
-    return f"Refused: the model is not registered, {kept}."
+    return f"Refused: the model is not registered; {kept}."
 
 
 def _short(path: Path) -> str:

@@ -106,10 +106,18 @@ def test_mlflow_shows_every_run_with_its_verdict(runs: Runs, state: Path) -> Non
     assert [run.data.tags["admitted"] for run in found] == ["true", "false", "false"]
     assert len({run.data.tags["dataset"] for run in found}) == 1
     first = found[0]
-    assert {"g_loss", "d_loss", "d_accuracy", "mse", "ssim", "val/ssim/text", "test/ssim"} <= set(first.data.metrics)
-    assert len(client.get_metric_history(first.info.run_id, "g_loss")) == 3
+    assert {
+        "batch/g_loss",
+        "batch/d_loss",
+        "batch/d_accuracy",
+        "batch/mse",
+        "batch/ssim",
+        "val/ssim/text",
+        "test/ssim",
+    } <= set(first.data.metrics)
+    assert len(client.get_metric_history(first.info.run_id, "batch/g_loss")) == 3
     artifacts = {file.path for file in client.list_artifacts(first.info.run_id)}
-    assert {"generator", "images", "evaluation", "bento", "report"} <= artifacts
+    assert {"generator", "images", "evaluation", "bento", "report.html"} <= artifacts
 
 
 def test_the_bento_holds_no_torch_and_says_where_it_came_from(runs: Runs, state: Path, pair: tuple[Path, Path]) -> None:

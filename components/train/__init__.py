@@ -64,7 +64,7 @@ def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -
                 _refuse_divergence(scores, number)
                 say(f"{number} {paper_line(scores)}")
                 history.write(json.dumps({"step": number, **scores}) + "\n")
-                run.log_metrics(scores, number)
+                run.log_metrics({f"batch/{name}": value for name, value in scores.items()}, number)
             if number % config.sample_interval == 0 or number == config.steps:
                 samples.take(loop.result, number)
     save_generator(loop.result, draft.path)

@@ -30,6 +30,8 @@ from components.manifest import Manifest
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 GENERATOR_FOLDER = "generator"
+_HYPERPARAMETERS = ("model", "steps", "batch_size", "learning_rate", "adversarial_weight", "seed")
+"""Few, because MLflow heads every picture of its image grid with all of them."""
 
 
 class RegistryError(ValueError):
@@ -102,7 +104,7 @@ def start_run(settings: Settings, run: RunConfig, train: TrainConfig, dataset: M
     client = _client(settings)
     injected = os.environ.get("MLFLOW_RUN_ID")
     run_id = injected or _create_run(client, settings, run)
-    parameters = {f"hp.{name}": getattr(train, name) for name in train.parameter_fields()}
+    parameters = {f"hp.{name}": getattr(train, name) for name in _HYPERPARAMETERS}
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
     _log_dataset(client, run_id, dataset)
     status = "FAILED"
@@ -225,8 +227,7 @@ def _create_run(client: MlflowClient, settings: Settings, run: RunConfig) -> str
     experiment = client.get_experiment_by_name(run.experiment)
     if experiment is None:
         location = None if settings.tracking_uri else (settings.state / "mlartifacts").as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # opens among trainings, not chatbots
-        experiment_id = client.create_experiment(run.experiment, artifact_location=location, tags=tags)
+        experiment_id = client.create_experiment(run.experiment, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
     name = f"{run.name}-{datetime.now():%Y%m%d-%H%M%S}"

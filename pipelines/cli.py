@@ -101,7 +101,8 @@ def ui(
     _require_free(host, port)
     settings = Settings()
     settings.state.mkdir(parents=True, exist_ok=True)
-    console.print(f"MLflow comes up on http://{host}:{port}", highlight=False)
+    runs = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+    console.print(f"MLflow comes up on {runs}", highlight=False, soft_wrap=True)
     sys.stdout.flush()
     artifacts = (settings.state / "mlartifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",

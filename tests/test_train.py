@@ -40,7 +40,7 @@ def test_a_training_leaves_model_history_and_sample_grids(
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert set(rows[0]) == {"step", "d_loss", "d_accuracy", "g_loss", "mse", "ssim"}
     grids = sorted(path.name for path in (model / "samples").iterdir())
-    assert grids == ["step-000004.png", "step-000006.png"]
+    assert grids == ["step-000000.png", "step-000004.png", "step-000006.png"]
     assert read_image(model / "samples" / grids[0]).std() > 20
     assert read_manifest(model, "model").facts["steps"] == 6
 

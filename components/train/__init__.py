@@ -55,6 +55,7 @@ def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -
     samples = Samples(data, draft.path / "samples", run)
     started = time.monotonic()
     scores: dict[str, float] = {}
+    samples.take(loop.result, 0)
     with Bar("train", config.steps) as bar, (draft.path / "history.jsonl").open("w") as history:
         for number in range(1, config.steps + 1):
             losses = loop.step(*batches.draw(config.batch_size))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
+
+from components.inpainting.inpainter import usable_cores
 
 
 class HardwareError(ValueError):
@@ -32,11 +33,6 @@ def choose_device() -> Device:
     num_threads = usable_cores()
     torch.set_num_threads(num_threads)
     return Device(torch.device("cpu"), f"CPU, {num_threads} threads")
-
-
-def usable_cores() -> int:
-    """Cores this process may run on; more threads than that make torch crawl."""
-    return len(os.sched_getaffinity(0))
 
 
 def check_kernels(capability: tuple[int, int], architectures: list[str], cudnn: int | None) -> None:

@@ -230,8 +230,16 @@ def _create_run(client: MlflowClient, settings: Settings, run: RunConfig) -> str
         experiment_id = client.create_experiment(run.experiment, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
+    if settings.tracking_uri is None:
+        _close_dead_runs(client, experiment_id)
     name = f"{run.name}-{datetime.now():%Y%m%d-%H%M%S}"
     return str(client.create_run(experiment_id, run_name=name).info.run_id)
+
+
+def _close_dead_runs(client: MlflowClient, experiment_id: str) -> None:
+    """One run at a time works in a state folder, so what still says RUNNING was killed."""
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _log_dataset(client: MlflowClient, run_id: str, dataset: Manifest) -> None:

@@ -45,10 +45,12 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     version = registry.aliased(CHAMPION)
     if version is None:
         raise NoChampionError(f"no model was promoted yet in {settings.state}; run 'make run' first")
-    tag = version.tags["bento"]
+    tag = version.tags.get("bento", "")
+    if not tag:
+        raise NoChampionError(f"champion version {version.number} was never packaged; run the pipeline again")
     name, _, bento_version = tag.partition(":")
-    folder = settings.bento_home / "bentos" / name / bento_version
-    if not folder.exists():
+    champion = ChampionBento(tag, version.number, settings.bento_home / "bentos" / name / bento_version)
+    if not (champion.model / "provenance.json").exists():
         archive = registry.download(version, "bento/kintsugi.bento")
         settings.bento_home.mkdir(parents=True, exist_ok=True)
         imported = subprocess.run(
@@ -57,4 +59,4 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
         )  # fmt: skip
         if imported.returncode:
             raise NoChampionError(f"the champion's Bento {tag} cannot be imported: {imported.stderr.strip()[-500:]}")
-    return ChampionBento(tag, version.number, folder)
+    return champion

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -45,23 +46,25 @@ def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
         folder.mkdir(parents=True)
         pipeline = compile_pipeline(folder / "kintsugi.yaml")
         console.print(f"State folder {state}, run {folder.name}", highlight=False, soft_wrap=True)
-        try:
-            _execute(pipeline, config, settings, console)
-        except KeyboardInterrupt:
-            _stop_children()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise Interrupted("interrupted; nothing half-written was kept, run again to start over") from None
+        with tempfile.TemporaryDirectory(prefix="kintsugi-", ignore_cleanup_errors=True) as scratch:
+            try:
+                _execute(pipeline, config, settings, console, scratch)
+            except KeyboardInterrupt:
+                _stop_children()
+                shutil.rmtree(folder, ignore_errors=True)
+                raise Interrupted("interrupted; nothing half-written was kept, run again to start over") from None
         _show(folder)
         write_file(folder / _FINISHED, "")
         return folder
 
 
-def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console: Console) -> None:
+def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console: Console, scratch: str) -> None:
     from kfp import local
     from kfp.components import load_component_from_file
 
     environment = {
         "KINTSUGI_HOME": str(settings.state),
+        "TMPDIR": scratch,  # kfp leaves a folder there for every step
         "KINTSUGI_EVENTS": "1",
         "PYTHONUNBUFFERED": "1",
         "BENTOML_DO_NOT_TRACK": "True",

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from components.hardware import HardwareError, check_kernels, choose_device, usable_cores
+from components.hardware import HardwareError, check_kernels, choose_device
+from components.inpainting.inpainter import usable_cores
 
 CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]

@@ -14,7 +14,7 @@ from components.package.export import ParityError, check_parity, export_onnx, go
 
 
 def test_golden_cases_are_real_pictures_of_several_sizes_under_every_family(dataset: Path) -> None:
-    cases = golden_cases(PreparedDataset.open(dataset))
+    cases = golden_cases(PreparedDataset.open(dataset), open_classical("biharmonic"))
     assert len(cases) == 12
     assert {case.mask.shape for case in cases} == {(64, 64), (102, 102), (192, 262)}
     assert all(case.mask.any() and case.image.shape[:2] == case.mask.shape for case in cases)
@@ -24,18 +24,17 @@ def test_the_papers_network_exports_and_repairs_alike(dataset: Path, tmp_path: P
     torch.manual_seed(0)
     generator = build_generator("context_encoder").eval()
     export_onnx(generator, tmp_path / "generator.onnx")
-    cases = golden_cases(PreparedDataset.open(dataset))
-    exported = open_onnx(tmp_path / "generator.onnx", generator.stride)
-    rows = check_parity(wrap_generator(generator), exported, cases)
+    cases = golden_cases(PreparedDataset.open(dataset), wrap_generator(generator))
+    rows = check_parity(open_onnx(tmp_path / "generator.onnx", generator.stride), cases)
     assert [row["case"] for row in rows] == [case.name for case in cases]
 
 
 def test_an_export_that_repairs_otherwise_is_refused(dataset: Path) -> None:
-    cases = golden_cases(PreparedDataset.open(dataset))[:1]
+    cases = golden_cases(PreparedDataset.open(dataset), open_classical("biharmonic"))[:1]
 
     def darker(image: Bytes, mask: Bytes) -> Bytes:
         repaired = open_classical("biharmonic")(image, mask).astype(int)
         return np.clip(repaired - 3 * mask[..., None], 0, 255).astype(np.uint8)
 
     with pytest.raises(ParityError, match="differs from torch by 3 of 255"):
-        check_parity(open_classical("biharmonic"), darker, cases)
+        check_parity(darker, cases)

@@ -25,7 +25,7 @@ def open_onnx(path: Path, stride: int, *, num_threads: int = 0) -> Inpainter:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = num_threads or usable_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -34,6 +34,13 @@ def open_onnx(path: Path, stride: int, *, num_threads: int = 0) -> Inpainter:
         return filled
 
     return _inpainter(fill, stride)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; more threads than that make torch and ONNX Runtime crawl."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def wrap_generator(generator: Generator) -> Inpainter:

@@ -152,7 +152,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KINTSUGI_", frozen=True)
 
     home: Path = Field(Path(".kintsugi"), description="the state folder: runs, MLflow, Bentos, downloads")
-    tracking_uri: str | None = Field(None, validation_alias="MLFLOW_TRACKING_URI")
+    tracking_uri: str = Field(
+        "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
+    )
 
     @property
     def state(self) -> Path:
@@ -196,14 +198,13 @@ def load_preset(folder: Path, name: str) -> dict[str, Parameter]:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Parameter]:
-    """Parse ``name=value`` pairs of the command line; values are read as YAML scalars."""
+    """Parse ``name=value`` pairs of the command line; the configuration turns values into numbers."""
     parsed: dict[str, Parameter] = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"cannot read --set {assignment!r}; write name=value, e.g. --set train_steps=300")
-        scalar = yaml.safe_load(value) if value else ""
-        parsed[name.strip()] = scalar if isinstance(scalar, str | int | float | bool) else value
+        parsed[name.strip()] = value
     return parsed
 
 

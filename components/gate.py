@@ -37,7 +37,12 @@ def gate(config: GateConfig, evaluation: Path, decision: Path, report: Path, set
 def decide(evaluation: Evaluation, policy: GateConfig) -> Decision:
     """Hold scores against a policy. Pure; a score that is missing or no number fails its rule."""
     rules = [*_rules(evaluation, policy)]
-    return Decision(admitted=all(r.passed for r in rules), rules=rules, champion=evaluation.champion)
+    return Decision(
+        admitted=all(rule.passed for rule in rules),
+        rules=rules,
+        policy=policy.model_dump(),
+        champion=evaluation.champion,
+    )
 
 
 def _rules(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:

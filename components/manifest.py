@@ -123,9 +123,10 @@ def folder_digest(folder: Path) -> str:
 def code_version() -> str:
     """The release and a digest of the sources, e.g. ``0.1.0+1f3a5c7e``."""
     digest = hashlib.sha256()
-    package = Path(components.__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    root = Path(components.__file__).parent.parent
+    for path in sorted(p for folder in ("components", "serving") for p in (root / folder).rglob("*")):
+        if path.suffix in (".py", ".html"):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return f"{components.__version__}+{digest.hexdigest()[:8]}"
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 PREFIX = "@kintsugi "
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _MIN_SECONDS = 0.2  # between two progress events
 _PLAIN_LINES = 5  # for one piece of work, where nobody draws bars
 
@@ -76,16 +77,17 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             _emit("start", step=name)
-            previous = signal.signal(signal.SIGTERM, _interrupt)
+            previous = {number: signal.signal(number, _interrupt) for number in STOP_SIGNALS}
             try:
                 return function(*args, **kwargs)
-            except (ValueError, OSError) as error:
+            except Exception as error:
                 _emit("error", step=name, text=explain(error))
                 raise
             except KeyboardInterrupt:
                 sys.exit(130)
             finally:
-                signal.signal(signal.SIGTERM, previous)
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
 
         return run
 
@@ -93,18 +95,20 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _interrupt(*_: object) -> None:
-    """SIGTERM ends a step as Ctrl-C does: whatever it was writing is taken back."""
+    """A lost terminal and SIGTERM end a step as Ctrl-C does: whatever it was writing is taken back."""
     raise KeyboardInterrupt
 
 
 def explain(error: Exception) -> str:
     """An error as one sentence that says what to do."""
-    if isinstance(error, OSError) and error.errno == 28:
+    text = " ".join(str(error).split())
+    if any(words in text for words in ("No space left", "disk is full")):
         return "no space left on the device; free some, or point KINTSUGI_HOME at a larger disk, and run again"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}; change its owner or choose another folder"
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 def _emit(event: str, **fields: Any) -> bool:

@@ -49,10 +49,7 @@ def _rows(
     """Per family and overall: every method's score as text, and whether it is the row's best."""
     rows = []
     for family in [*evaluation.families, "overall"]:
-        values = [
-            getattr(scores.overall if family == "overall" else scores.families[family], metric)
-            for scores in (evaluation.methods[name] for name in _in_tables(evaluation))
-        ]
+        values = [getattr(evaluation.score(name, family), metric) for name in _in_tables(evaluation)]
         rows.append((family, [(layout % value, value == best(values)) for value in values]))
     return rows
 

@@ -104,11 +104,13 @@ def start_run(settings: Settings, run: RunConfig, train: TrainConfig, dataset: M
     client = _client(settings)
     injected = os.environ.get("MLFLOW_RUN_ID")
     run_id = injected or _create_run(client, settings, run)
-    parameters = {f"hp.{name}": getattr(train, name) for name in _HYPERPARAMETERS}
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
-    _log_dataset(client, run_id, dataset)
     status = "FAILED"
     try:
+        parameters = [Param(f"hp.{name}", str(getattr(train, name))) for name in _HYPERPARAMETERS]
+        client.log_batch(run_id, params=parameters)
+        everything = {"train": train.model_dump(), "run": run.model_dump(), "dataset": dataset.model_dump()}
+        client.log_dict(run_id, everything, "parameters.json")
+        _log_dataset(client, run_id, dataset)
         yield Run(client, run_id)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -159,8 +161,10 @@ class Registry:
         try:
             aliases = self._client.get_registered_model(self.name).aliases
             return {alias: str(number) for alias, number in aliases.items()}  # the sqlite store gives integers
-        except MlflowException:
-            return {}
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
 
     def get(self, number: str) -> Version:
         """One version. Raises ``RegistryError`` naming those there are."""
@@ -190,10 +194,10 @@ class Registry:
                 "is champion; run the pipeline again to compare with that one"
             )
         promoted = self.get(number)
+        self.tag(number, {"promoted_at": datetime.now(UTC).isoformat(timespec="seconds"), "replaced": current})
         if current:
             self._client.set_registered_model_alias(self.name, PREVIOUS, current)
         self._client.set_registered_model_alias(self.name, CHAMPION, number)
-        self.tag(number, {"promoted_at": datetime.now(UTC).isoformat(timespec="seconds"), "replaced": current})
         if self.aliases().get(CHALLENGER) == number:
             self._client.delete_registered_model_alias(self.name, CHALLENGER)
         return promoted
@@ -217,7 +221,7 @@ class Registry:
 
 
 def _client(settings: Settings) -> MlflowClient:
-    if settings.tracking_uri is None:
+    if not settings.tracking_uri:
         settings.state.mkdir(parents=True, exist_ok=True)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     return MlflowClient(settings.mlflow_uri)
@@ -230,7 +234,7 @@ def _create_run(client: MlflowClient, settings: Settings, run: RunConfig) -> str
         experiment_id = client.create_experiment(run.experiment, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
-    if settings.tracking_uri is None:
+    if not settings.tracking_uri:
         _close_dead_runs(client, experiment_id)
     name = f"{run.name}-{datetime.now():%Y%m%d-%H%M%S}"
     return str(client.create_run(experiment_id, run_name=name).info.run_id)

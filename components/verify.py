@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +17,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from components.inpainting.images import composite, decode_image, read_image, read_mask
+from components.inpainting.images import ROUNDING, composite, decode_image, read_image, read_mask
 from components.manifest import read_manifest
 from components.progress import say, step, track
-
-MAX_DIFFERENCE = 1
-"""Grey levels (of 255) by which the served repair may differ from the trainer's."""
 
 _START_SECONDS = 180
 
@@ -33,7 +32,7 @@ class ServiceError(ValueError):
 def verify(bento: Path) -> bool:
     """Whether the Bento's own server repairs every golden picture as the trainer's network did.
 
-    Every hole may differ by ``MAX_DIFFERENCE`` grey levels, every known pixel by none. Raises
+    Every hole may differ by ``ROUNDING`` grey levels, every known pixel by none. Raises
     ``ServiceError`` when the server does not come up.
     """
     tag = read_manifest(bento, "bento").facts["tag"]
@@ -42,7 +41,7 @@ def verify(bento: Path) -> bool:
     with serve_bento(bento / "kintsugi.bento", tag) as url, httpx.Client(base_url=url, timeout=60) as client:
         for image in track(cases, "verify", len(cases)):
             differences.append(_difference(client, image))
-    verified = bool(cases) and max(differences) <= MAX_DIFFERENCE
+    verified = bool(cases) and max(differences) <= ROUNDING
     worst = max(differences, default=255)
     say(f"{tag} answered {len(cases)} golden requests, worst difference {worst} of 255: "
         + ("verified" if verified else "not verified"))  # fmt: skip
@@ -105,9 +104,10 @@ def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
+    """End the server and its workers, which are one process group."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

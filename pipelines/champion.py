@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     name, _, bento_version = tag.partition(":")
     champion = ChampionBento(tag, version.number, settings.bento_home / "bentos" / name / bento_version)
     if not (champion.model / "provenance.json").exists():
+        shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
         archive = registry.download(version, "bento/kintsugi.bento")
         settings.bento_home.mkdir(parents=True, exist_ok=True)
         imported = subprocess.run(

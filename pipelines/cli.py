@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,12 +15,14 @@ from components.config import NAMED_SOURCES, ConfigError, PipelineConfig, Settin
 
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
+_CLICK_INTERRUPTED = 130
+_INTERRUPTED = "interrupted; nothing half-written was kept, run again to start over"
 
 cli = typer.Typer(
     help="Kintsugi mends pictures: train an inpainter, admit it when it repairs better, serve it.",
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
-console = Console()
+console = Console(markup=False, soft_wrap=True)
 
 Preset = Annotated[str, typer.Option(help=f"one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
@@ -39,8 +41,9 @@ def run(
     from pipelines.local import run_pipeline
     from pipelines.summary import RunResult, print_summary
 
-    result = RunResult.read(run_pipeline(_config(preset, data, set_), Settings()))
-    print_summary(result, console)
+    config = _here(_config(preset, data, set_))
+    result = RunResult.read(run_pipeline(config, Settings()))
+    print_summary(result, config.serve.model_name, Console(highlight=False))
     if fail_if_refused and not result.promoted:
         raise typer.Exit(_REFUSED)
 
@@ -86,7 +89,7 @@ def serve(
     _require_free(host, port)
     settings = Settings()
     champion = fetch_champion(settings, model_name)
-    console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}", highlight=False)
+    console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}", soft_wrap=True)
     sys.stdout.flush()
     command = [sys.executable, "-m", "bentoml", "serve", champion.tag, "--host", host, "--port", str(port)]
     os.execve(sys.executable, command, bento_environment(settings))
@@ -100,9 +103,11 @@ def ui(
     """Open MLflow on the state folder: runs, curves, pictures, models."""
     _require_free(host, port)
     settings = Settings()
+    if settings.tracking_uri.startswith("http"):
+        raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {settings.tracking_uri}")
     settings.state.mkdir(parents=True, exist_ok=True)
     runs = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
-    console.print(f"MLflow comes up on {runs}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow comes up on {runs}", soft_wrap=True)
     sys.stdout.flush()
     artifacts = (settings.state / "mlartifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",
@@ -128,7 +133,7 @@ def inpaint(
     champion = fetch_champion(Settings(), model_name)
     stride = read_json(champion.model / "provenance.json")["stride"]
     write_file(output, encode_png(open_onnx(champion.model / "generator.onnx", stride)(picture, holes)))
-    console.print(f"wrote {output}, repaired by version {champion.version}", highlight=False)
+    console.print(f"wrote {output}, repaired by version {champion.version}", soft_wrap=True)
 
 
 @cli.command()
@@ -137,7 +142,12 @@ def models(model_name: ModelName = "kintsugi") -> None:
     from components.tracking import Registry
     from pipelines.listing import version_table
 
-    console.print(version_table(Registry(Settings(), model_name)))
+    registry = Registry(Settings(), model_name)
+    if not registry.versions():
+        raise ConfigError(
+            f"no version of {model_name!r} is registered in {Settings().mlflow_uri}; run 'make run' first"
+        )
+    console.print(version_table(registry))
 
 
 @cli.command()
@@ -160,7 +170,7 @@ def rollback(
     if not yes:
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
     registry.promote(wanted, current)
-    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start", highlight=False)
+    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start", soft_wrap=True)
 
 
 @cli.command()
@@ -168,7 +178,7 @@ def doctor() -> None:
     """Say what this machine has, and what is missing."""
     from pipelines.doctor import examine
 
-    if not examine(Settings(), console):
+    if not examine(Settings(), Console(highlight=False)):
         raise typer.Exit(2)
 
 
@@ -177,23 +187,40 @@ def main() -> None:
     from components.progress import explain
 
     try:
-        cli(standalone_mode=True)
+        cli()
     except (ValueError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {explain(error)}", highlight=False)
-        sys.exit(2)
+        _fail(explain(error))
     except KeyboardInterrupt:
-        Console(stderr=True).print("[red]error:[/] interrupted; run again to start over", highlight=False)
-        sys.exit(2)
+        _fail(_INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == _CLICK_INTERRUPTED:
+            _fail(_INTERRUPTED)
+        raise
+    except Exception as error:
+        mlflow = sys.modules.get("mlflow.exceptions")  # only tracking.py imports it
+        if mlflow is None or not isinstance(error, mlflow.MlflowException):
+            raise
+        _fail(f"MLflow at {Settings().mlflow_uri} does not answer as it should: {explain(error)}")
+
+
+def _fail(sentence: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(f"error: {sentence}")
+    sys.exit(2)
 
 
 def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
     parameters = load_preset(PRESETS, preset) | parse_assignments(assignments)
     if data:
         parameters["data_source"] = data
-    source = Path(str(parameters.get("data_source", "sample"))).expanduser()
-    if str(source) not in NAMED_SOURCES and source.exists():
-        parameters["data_source"] = str(source.absolute())  # steps run in folders of their own
     return PipelineConfig.from_flat(parameters)
+
+
+def _here(config: PipelineConfig) -> PipelineConfig:
+    """The run with a data folder of this machine made absolute, since steps run in folders of their own."""
+    source = Path(config.data.source).expanduser()
+    if config.data.source in NAMED_SOURCES or not source.exists():
+        return config
+    return PipelineConfig.from_flat(config.flat() | {"data_source": str(source.absolute())})
 
 
 def _require_free(host: str, port: int) -> None:

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
 from components.config import Settings
+from components.progress import explain
+from pipelines.local import MIN_FREE_BYTES
 
 _PACKAGES = ("torch", "kfp", "mlflow", "bentoml", "onnxruntime", "pillow", "scikit-image")
-_MIN_FREE = 1 << 30
 
 Check = Callable[[Settings], str]
 
@@ -24,10 +26,10 @@ def examine(settings: Settings, console: Console) -> bool:
     healthy = True
     for name, check in _checks():
         try:
-            console.print(f"[green]✓[/] {name}: {check(settings)}", highlight=False, soft_wrap=True)
-        except (ValueError, OSError, importlib.metadata.PackageNotFoundError) as error:
+            console.print(f"[green]✓[/] {name}: {escape(check(settings))}", highlight=False, soft_wrap=True)
+        except Exception as error:  # whatever is wrong here is what the user wants to hear
             healthy = False
-            console.print(f"[red]✗[/] {name}: {error}", highlight=False, soft_wrap=True)
+            console.print(f"[red]✗[/] {name}: {escape(explain(error))}", highlight=False, soft_wrap=True)
     return healthy
 
 
@@ -60,13 +62,13 @@ def _device(_: Settings) -> str:
 def _state(settings: Settings) -> str:
     settings.state.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(settings.state).free
-    if free < _MIN_FREE:
+    if free < MIN_FREE_BYTES:
         raise ValueError(f"{settings.state} has only {free >> 20} MB left; set KINTSUGI_HOME to a larger disk")
     return f"{settings.state}, {free / 1e9:.0f} GB free"
 
 
 def _champion(settings: Settings) -> str:
-    if settings.tracking_uri is None and not (settings.state / "mlflow.db").exists():
+    if not settings.tracking_uri and not (settings.state / "mlflow.db").exists():
         return "none yet; 'make run' trains one"
     from components.tracking import CHAMPION, Registry
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from components.config import PipelineConfig, Settings
 from components.manifest import write_file
+from components.progress import STOP_SIGNALS
 from pipelines.compile import compile_pipeline
 from pipelines.events import EventStream
 
@@ -28,10 +29,6 @@ class RunError(ValueError):
     """A local run could not start, or a step of it failed."""
 
 
-class Interrupted(RunError):
-    """The user stopped the run."""
-
-
 def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
     """Compile the pipeline and run it; returns the run's folder, which holds the steps' artifacts.
 
@@ -40,20 +37,19 @@ def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
     """
     state, console = settings.state, Console(file=sys.stdout)  # kfp's own output goes elsewhere
     with _locked(state):
-        _check_space(state)
         _sweep(state / "runs")
+        _check_space(state)
         folder = state / "runs" / datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder.mkdir(parents=True)
-        pipeline = compile_pipeline(folder / "kintsugi.yaml")
-        console.print(f"State folder {state}, run {folder.name}", highlight=False, soft_wrap=True)
-        with tempfile.TemporaryDirectory(prefix="kintsugi-", ignore_cleanup_errors=True) as scratch:
+        with _interruptible(), tempfile.TemporaryDirectory(prefix="kintsugi-", ignore_cleanup_errors=True) as scratch:
             try:
+                console.print(f"State folder {state}, run {folder.name}", highlight=False, markup=False, soft_wrap=True)
+                pipeline = compile_pipeline(folder / "kintsugi.yaml")
                 _execute(pipeline, config, settings, console, scratch)
+                _show(folder)
             except KeyboardInterrupt:
                 _stop_children()
                 shutil.rmtree(folder, ignore_errors=True)
-                raise Interrupted("interrupted; nothing half-written was kept, run again to start over") from None
-        _show(folder)
+                raise KeyboardInterrupt from None
         write_file(folder / _FINISHED, "")
         return folder
 
@@ -73,7 +69,7 @@ def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console
     os.environ.update(environment)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline.parent / "steps"))
     log = pipeline.parent / "log.txt"
-    with _interruptible(), EventStream(console, log) as events, contextlib.redirect_stdout(events):
+    with EventStream(console, log) as events, contextlib.redirect_stdout(events):
         try:
             load_component_from_file(str(pipeline))(**config.flat())
         except RuntimeError:
@@ -128,16 +124,17 @@ def _sweep(runs: Path) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does."""
+    """A lost terminal and SIGTERM stop a run as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop_children() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from components.config import ServeConfig
 from components.inpainting.scores import BIHARMONIC, LABELS, Decision, Evaluation
 from components.manifest import read_json
 from pipelines.local import task_artifact
@@ -42,23 +45,31 @@ class RunResult:
         )
 
 
-def print_summary(result: RunResult, console: Console) -> None:
+def print_summary(result: RunResult, model_name: str, console: Console) -> None:
     """Print the end of a run for a person to read."""
     console.print(_scores(result.evaluation, "ssim", "SSIM (more is better)", ".4f"))
     console.print(_scores(result.evaluation, "hole_mse", "MSE inside the hole (less is better)", ".5f"))
     for rule in result.decision.rules:
         mark = "[green]✓[/]" if rule.passed else "[red]✗[/]"
-        console.print(f"{mark} {rule.sentence}", highlight=False, soft_wrap=True)
+        console.print(f"{mark} {escape(rule.sentence)}", highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{_outcome(result)}[/]", highlight=False)
     for name, path in (("Report", result.report), ("Repairs", result.repairs), ("Samples", result.samples)):
-        console.print(f"{name:9} {_short(path)}", highlight=False, soft_wrap=True)
+        console.print(f"{name:9} {escape(_short(path))}", highlight=False, soft_wrap=True)
     console.print("\nNext:")
+    for command, purpose in _next_steps(result, model_name):
+        console.print(f"  {command}   {purpose}", soft_wrap=True)
+
+
+def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]:
+    named = "" if model_name == ServeConfig().model_name else f" --model-name {model_name}"
     if result.decision.champion or result.promoted:
-        console.print("  make serve   answers POST /inpaint on port 3000 with the champion\n"
-                      "  kintsugi inpaint photo.png --mask mask.png -o out.png   repairs one picture, no server needed",
-                      highlight=False, soft_wrap=True)  # fmt: skip
-    console.print("  make ui      shows this run and all others in MLflow\n"
-                  "  make run     trains a challenger; try ARGS='--set train_steps=2400'", highlight=False)  # fmt: skip
+        yield (
+            f"make serve{named and f' ARGS={named.strip()!r}'}",
+            "answers POST /inpaint on port 3000 with the champion",
+        )
+        yield f"kintsugi inpaint photo.png --mask mask.png -o out.png{named}", "repairs one picture, no server needed"
+    yield "make ui", "shows this run and all others in MLflow"
+    yield "make run ARGS='--set train_steps=2400'", "trains a challenger for longer"
 
 
 def _outcome(result: RunResult) -> str:
@@ -82,15 +93,9 @@ def _scores(evaluation: Evaluation, metric: str, title: str, layout: str) -> Tab
     for name in methods:
         table.add_column(LABELS[name] + (" (classical)" if name == BIHARMONIC else ""), justify="right")
     for family in [*evaluation.families, "overall"]:
-        table.add_row(family, *(_cell(evaluation, name, family, metric, layout) for name in methods),
-                      style="bold" if family == "overall" else None)  # fmt: skip
+        cells = (format(getattr(evaluation.score(name, family), metric), layout) for name in methods)
+        table.add_row(family, *cells, style="bold" if family == "overall" else None)
     return table
-
-
-def _cell(evaluation: Evaluation, method: str, family: str, metric: str, layout: str) -> str:
-    scores = evaluation.methods[method]
-    value = getattr(scores.overall if family == "overall" else scores.families[family], metric)
-    return format(value, layout)
 
 
 def _output(folder: Path, task: str) -> str:

@@ -38,7 +38,8 @@ def training_pipeline(
     run_name: str = "training",
 ):
     """Parameters and their defaults are those of ``components.config``; a test holds them equal."""
-    planned = steps.plan(**locals()).outputs
+    plan = steps.plan(**locals())
+    planned = plan.outputs
 
     prepared = steps.prepare(config=planned["data"])
     dataset = prepared.outputs["dataset"]
@@ -52,7 +53,7 @@ def training_pipeline(
     gated = steps.gate(config=planned["gate"], evaluation=evaluation)
     decision = gated.outputs["decision"]
 
-    for task in (evaluated, gated):  # they depend on the registry, which no cache key sees
+    for task in (plan, prepared, evaluated, gated):  # they see code, sources and a registry that no cache key sees
         task.set_caching_options(enable_caching=False)
 
     with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)

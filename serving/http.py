@@ -13,7 +13,7 @@ from starlette.types import Message, Receive
 from components.inpainting.images import (
     Bytes,
     ImageError,
-    SizeMismatchError,
+    MaskError,
     TooLargeError,
     UnknownFormatError,
     check_pair,
@@ -26,7 +26,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 _STATUS = {
     UnknownFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     TooLargeError: HTTPStatus(413),
-    SizeMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    MaskError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 

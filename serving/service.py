@@ -21,7 +21,7 @@ MODEL_FOLDER = Path(__file__).parent.parent / "model"
 async def inpaint(request: Request) -> Response:
     """Repair the multipart file ``image`` where the multipart file ``mask`` is white; answers PNG.
 
-    Every pixel outside the mask comes back bit for bit.
+    The picture is read as 8-bit RGB, upright; every pixel outside the mask comes back bit for bit.
     """
     image, mask = await read_pair(request)
     engine: Engine = request.app.state.engine

@@ -40,13 +40,13 @@ def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
 def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) -> None:
     assert_one_sentence(kintsugi("run", "--preset", "sampel"), "did you mean 'sample'")
     assert_one_sentence(kintsugi("run", "--set", "train_stpes=5"), "did you mean 'train_steps'")
-    assert_one_sentence(kintsugi("run", "--set", "train_steps=-5"), "train_steps = -5")
+    assert_one_sentence(kintsugi("run", "--set", "train_steps=-5"), "train_steps = '-5'")
 
 
 def test_missing_empty_and_unreadable_data(kintsugi: Kintsugi, tmp_path: Path) -> None:
     assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none")), "there is no folder")
     (tmp_path / "empty").mkdir()
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 pictures")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 different pictures")
     for number in range(3):
         (tmp_path / "empty" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
     assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "3 of 3 pictures cannot be read", "0.jpg")
@@ -62,6 +62,8 @@ def test_inpaint_refuses_what_it_cannot_repair(kintsugi: Kintsugi, tmp_path: Pat
     mask.write_bytes(b"no picture")
     assert_one_sentence(kintsugi(*arguments, str(mask)), "mask.png", "no picture in a format")
     Image.new("L", (30, 20)).save(mask)
+    assert_one_sentence(kintsugi(*arguments, str(mask)), "paint the damage white")
+    Image.new("L", (30, 20), 255).save(mask)
     assert_one_sentence(kintsugi(*arguments, str(mask)), "no model was promoted yet", "make run")
     assert not (tmp_path / "out.png").exists()
 
@@ -159,3 +161,27 @@ def test_doctor_finds_this_machine_healthy(kintsugi: Kintsugi) -> None:
     assert "onnxruntime" in result.stdout
     assert "✗" not in result.stdout
     assert np.count_nonzero([line.startswith("✓") for line in result.stdout.splitlines()]) == 7
+
+
+def test_an_mlflow_server_that_is_down_is_one_sentence(
+    kintsugi: Kintsugi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines import cli
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(sys, "argv", ["kintsugi", "models"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: MLflow at http://127.0.0.1:1 does not answer")
+
+
+def test_brackets_in_paths_are_shown_as_they_are(kintsugi: Kintsugi, tmp_path: Path) -> None:
+    missing = tmp_path / "photo[red].png"
+    result = kintsugi("inpaint", str(missing), "--mask", "m.png", "-o", str(tmp_path / "out.png"))
+    assert_one_sentence(result, "photo[red].png")
+
+
+def test_models_of_an_empty_state_say_what_to_do(kintsugi: Kintsugi) -> None:
+    assert_one_sentence(kintsugi("models"), "no version of 'kintsugi'", "make run")

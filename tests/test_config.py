@@ -55,9 +55,11 @@ def test_unknown_preset_suggests_the_nearest() -> None:
         load_preset(PRESETS, "papr")
 
 
-def test_assignments_are_read_as_scalars() -> None:
-    parsed = parse_assignments(["train_steps=5", "gate_min_ssim=0.5", "data_source=a=b", "run_name=on"])
-    assert parsed == {"train_steps": 5, "gate_min_ssim": 0.5, "data_source": "a=b", "run_name": True}
+def test_assignments_take_values_to_the_letter() -> None:
+    parsed = parse_assignments(["train_steps=5", "gate_min_ssim=0.5", "data_source=a=[b: c", "run_name=010"])
+    config = PipelineConfig.from_flat(parsed)
+    assert (config.train.steps, config.gate.min_ssim) == (5, 0.5)
+    assert (config.data.source, config.run.name) == ("a=[b: c", "010")
     with pytest.raises(ConfigError, match="write name=value"):
         parse_assignments(["train_steps"])
 
@@ -77,10 +79,23 @@ def test_plan_stamps_every_section_with_the_code_version() -> None:
 
 
 def test_a_folder_named_like_a_source_does_not_shadow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.cli import _config
+    from pipelines.cli import _config, _here
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     (tmp_path / "mine").mkdir()
-    assert _config("sample", "", []).data.source == "sample"
-    assert _config("sample", "mine", []).data.source == str(tmp_path / "mine")
+    assert _here(_config("sample", "", [])).data.source == "sample"
+    assert _here(_config("sample", "mine", [])).data.source == str(tmp_path / "mine")
+
+
+def test_only_training_is_cached(tmp_path: Path) -> None:
+    import yaml
+
+    from pipelines.compile import compile_pipeline
+
+    spec = next(yaml.safe_load_all(compile_pipeline(tmp_path / "kintsugi.yaml").read_text()))
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    tasks = {name: task for dag in dags for name, task in dag["tasks"].items() if not name.startswith("condition")}
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert cached == {"train"}
+    assert len(tasks) == 9

@@ -9,7 +9,7 @@ from PIL import Image
 from components.inpainting.images import (
     Bytes,
     ImageError,
-    SizeMismatchError,
+    MaskError,
     TooLargeError,
     UnknownFormatError,
     check_pair,
@@ -91,7 +91,7 @@ def test_mask_is_white_above_half_grey() -> None:
 
 
 def test_mask_of_another_size_names_both_sizes(photographs: list[Bytes]) -> None:
-    with pytest.raises(SizeMismatchError, match="3x2 pixels but the picture is 301x200"):
+    with pytest.raises(MaskError, match="3x2 pixels but the picture is 301x200"):
         check_pair(photographs[0], np.zeros((2, 3), np.uint8))
 
 
@@ -106,3 +106,14 @@ def test_grid_shows_every_picture(photographs: list[Bytes]) -> None:
     sheet = grid([[tile, 255 - tile]], ["a", "b"], scale=2, gap=3)
     assert np.array_equal(sheet[19:39:2, 3:23:2], tile)
     assert np.array_equal(sheet[19:39:2, 26:46:2], 255 - tile)
+
+
+def test_a_mask_without_white_is_refused_and_says_why(photographs: list[Bytes]) -> None:
+    with pytest.raises(MaskError, match="paint the damage white"):
+        check_pair(photographs[0], np.zeros(photographs[0].shape[:2], np.uint8))
+
+
+def test_a_cameras_picture_with_a_preview_is_one_picture(photographs: list[Bytes]) -> None:
+    views = [Image.fromarray(photographs[0]), Image.fromarray(photographs[0][:50])]
+    content = encoded(views[0], "MPO", save_all=True, append_images=views[1:])
+    assert decode_image(content).shape == photographs[0].shape

@@ -15,7 +15,7 @@ from PIL import Image
 
 from components.config import ConfigError, Settings
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import ImageError
+from components.inpainting.images import Bytes, ImageError
 from components.prepare import cifar, prepare
 from components.prepare.sources import open_source
 from tests.conftest import SHARED, data_config
@@ -96,7 +96,7 @@ def test_class_folders_are_classes(picture_folder: Path) -> None:
 def test_missing_and_empty_folders_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         open_source(data_config(source=str(tmp_path / "none")), tmp_path)
-    with pytest.raises(ConfigError, match="holds 0 pictures"):
+    with pytest.raises(ConfigError, match="holds 0 different pictures"):
         open_source(data_config(source=str(tmp_path)), tmp_path)
 
 
@@ -244,3 +244,34 @@ def test_tiny_pictures_are_scaled_up_to_the_wanted_size(tmp_path: Path) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png")
     assert prepared(tmp_path, source=str(folder), num_train=8).split("train").images.shape == (8, 64, 64, 3)
+
+
+def test_equal_pictures_count_once_and_never_straddle_the_split(tmp_path: Path, photographs: list[Bytes]) -> None:
+    folder = tmp_path / "doubles"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(photographs[0]).save(folder / f"{number}.png")
+    with pytest.raises(ConfigError, match="holds 1 different pictures"):
+        open_source(data_config(source=str(folder)), tmp_path)
+    for number, photo in enumerate(photographs[1:]):
+        Image.fromarray(photo).save(folder / f"other-{number}.png")
+    splits = open_source(data_config(source=str(folder)), tmp_path)
+    assert [len(photos) for photos in splits.values()] == [1, 1, 1]
+
+
+def test_hidden_files_are_no_pictures(picture_folder: Path) -> None:
+    (picture_folder / "._00.png").write_bytes(b"what a Mac leaves")
+    (picture_folder / ".kintsugi").mkdir()
+    (picture_folder / ".kintsugi" / "sample.png").write_bytes((picture_folder / "00.png").read_bytes())
+    splits = open_source(data_config(source=str(picture_folder)), picture_folder)
+    assert sum(len(photos) for photos in splits.values()) == 12
+
+
+def test_a_batch_without_labels_or_with_foreign_ones_is_named(batches: Path) -> None:
+    whole = batch(200, 0)
+    (batches / "data_batch_1").write_bytes(pickle.dumps({k: v for k, v in whole.items() if k != b"labels"}))
+    with pytest.raises(ConfigError, match=r"data_batch_1 is no CIFAR-10 batch \('labels'\)"):
+        list(cifar.read(batches, ()))
+    (batches / "data_batch_1").write_bytes(pickle.dumps(whole | {b"labels": [10] * 200}))
+    with pytest.raises(ConfigError, match="label 10, but there are 10 classes"):
+        list(cifar.read(batches, ()))

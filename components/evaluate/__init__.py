@@ -10,10 +10,9 @@ from PIL import Image
 from components.config import ServeConfig, Settings
 from components.evaluate.scoring import Repairs, overall, score
 from components.hardware import choose_device
-from components.inpainting.classical import repair
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes, grid
-from components.inpainting.inpainter import Inpainter, wrap_generator
+from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
 from components.inpainting.metrics import ssim
 from components.inpainting.networks import load_generator
 from components.inpainting.scores import (
@@ -45,7 +44,10 @@ def evaluate(
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
     device = choose_device().torch
-    methods: dict[str, Inpainter] = {CANDIDATE: wrap_generator(load_generator(model).to(device))}
+    methods: dict[str, Inpainter] = {
+        BIHARMONIC: open_classical("biharmonic"),
+        CANDIDATE: wrap_generator(load_generator(model).to(device)),
+    }
     registry = Registry(settings, config.model_name)
     champion = registry.aliased(CHAMPION_ALIAS)
     if champion:
@@ -74,10 +76,8 @@ def evaluate(
 def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repairs:
     """Every method's repairs of every test picture under one family's holes, ``N,H,W,3`` each."""
     images, masks, damaged = np.asarray(test.images), np.asarray(test.masks(family)), np.asarray(test.damaged(family))
-    repairs: Repairs = {DAMAGED: damaged, BIHARMONIC: np.empty_like(images)}
-    repairs |= {name: np.empty_like(images) for name in methods}
+    repairs: Repairs = {DAMAGED: damaged} | {name: np.empty_like(images) for name in methods}
     for i in track(range(len(images)), f"evaluate {family}", len(images)):
-        repairs[BIHARMONIC][i] = repair("biharmonic", damaged[i], masks[i])
         for name, inpaint in methods.items():
             repairs[name][i] = inpaint(damaged[i], masks[i])
     return repairs

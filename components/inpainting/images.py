@@ -21,6 +21,9 @@ Floats = npt.NDArray[np.float32]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
+ROUNDING = 1
+"""Grey levels (of 255) by which two computations of one repair may differ."""
+
 _TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
 
 
@@ -36,8 +39,8 @@ class TooLargeError(ImageError):
     """The picture has more pixels than are read."""
 
 
-class SizeMismatchError(ImageError):
-    """The mask has another size than the picture."""
+class MaskError(ImageError):
+    """The mask has another size than the picture, or no white in it."""
 
 
 def read_image(path: Path, *, formats: Sequence[str] = FORMATS) -> Bytes:
@@ -65,13 +68,15 @@ def decode_mask(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
 
 
 def check_pair(image: Bytes, mask: Bytes) -> None:
-    """Raise ``ImageError`` unless ``mask`` (``H,W``) has the size of ``image`` (``H,W,3``)."""
+    """Raise ``MaskError`` unless ``mask`` (``H,W``) has the size of ``image`` (``H,W,3``) and some white."""
     if image.shape[:2] != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        raise SizeMismatchError(
+        raise MaskError(
             f"the mask is {mask_width}x{mask_height} pixels but the picture is {width}x{height}; "
             "send a mask of the picture's size"
         )
+    if not mask.any():
+        raise MaskError("the mask has no white pixel, so nothing would be repaired; paint the damage white (255)")
 
 
 def encode_png(image: Bytes) -> bytes:
@@ -139,7 +144,7 @@ def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
             picture = Image.open(io.BytesIO(content), formats=list(formats))
         if picture.width * picture.height > MAX_PIXELS:
             raise TooLargeError(_TOO_LARGE)
-        if getattr(picture, "n_frames", 1) > 1:
+        if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # cameras add previews to those
             raise ImageError("the file holds several frames; send one still picture")
         picture.load()
         return _eight_bit(ImageOps.exif_transpose(picture))

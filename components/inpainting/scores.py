@@ -47,6 +47,11 @@ class Evaluation(_Frozen):
     steps: int
     champion: str = ""  # version number of the champion that was scored again; "" for none
 
+    def score(self, method: str, family: str) -> Score:
+        """A method's score under one family's holes, or ``"overall"``."""
+        scores = self.methods[method]
+        return scores.overall if family == "overall" else scores.families[family]
+
 
 class Rule(_Frozen):
     """One rule of the gate: whether it holds, and why in one sentence."""
@@ -61,6 +66,7 @@ class Decision(_Frozen):
 
     admitted: bool
     rules: list[Rule]
+    policy: dict[str, float | str] = {}
     champion: str = ""  # version number of the champion it was compared with
 
     @property

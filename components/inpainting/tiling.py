@@ -1,6 +1,6 @@
 """Pictures of any size through a network of limited reach: crop around the holes, tile, feather, composite.
 
-Needs numpy alone.
+Needs numpy and Pillow alone.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from components.inpainting.images import Bytes, Floats, composite, to_bytes, to_planes
+from components.inpainting.images import Bytes, Floats, composite, resize, to_bytes, to_planes
 
 MIN_CONTEXT = 32
 """Known pixels shown to the network on every side of a hole, at least, where the picture has them."""
 
 MAX_TILE = 512
 """Tiles are at most this high and wide, so that memory stays bounded."""
+
+_BAND = 4  # pixels of the smaller copy that stay to be filled at full size
 
 OVERLAP = 96
 """Pixels that neighbouring tiles share; they are blended linearly across it."""
@@ -32,7 +34,8 @@ def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
     if not mask.any():
         return image.copy()
     top, bottom, left, right = hole_window(mask)
-    window, holes = image[top:bottom, left:right], mask[top:bottom, left:right]
+    known, damaged = image[top:bottom, left:right], mask[top:bottom, left:right]
+    window, holes = _fill_interiors(known, damaged, fill, stride)
     total = np.zeros(window.shape, np.float32)
     weight = np.zeros(holes.shape, np.float32)
     for rows, columns in tiles(*holes.shape):
@@ -43,8 +46,47 @@ def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
             weight[rows, columns] += feather
     blended = (total / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
     repaired = image.copy()
-    repaired[top:bottom, left:right] = composite(window, _to_bytes(blended), holes)
+    filled_window = composite(window, _to_bytes(blended), holes)
+    repaired[top:bottom, left:right] = composite(known, filled_window, damaged)
     return repaired
+
+
+def _fill_interiors(window: Bytes, holes: Bytes, fill: Fill, stride: int) -> tuple[Bytes, Bytes]:
+    """Coarse to fine: fill the inside of holes that no tile can see across from a smaller copy.
+
+    Returns the window with those insides filled, and the holes that are left: the band between them
+    and the known pixels. Windows that fit one tile, and thin holes, come back as they are.
+    """
+    factor = -(-max(holes.shape) // MAX_TILE)
+    small_holes = _blocks(holes, factor).min(axis=(1, 3))
+    inside = _erode(small_holes, _BAND)
+    if factor == 1 or not inside.any():
+        return window, holes
+    weights = 1.0 - _blocks(holes, factor)[..., None]
+    sums = (_blocks(window, factor) * weights).sum(axis=(1, 3))
+    small = np.rint(sums / np.maximum(weights.sum(axis=(1, 3)), 1)).astype(np.uint8)
+    small = repair_picture(small, small_holes, fill, stride)
+    height, width = holes.shape
+    large = resize(small, small.shape[0] * factor, small.shape[1] * factor)[:height, :width]
+    deep = inside.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+    return composite(window, large, deep), holes * (1 - deep)
+
+
+def _blocks(picture: Bytes, factor: int) -> Bytes:
+    """``H,W,...`` as ``H/f,f,W/f,f,...``, the last rows and columns repeated where they do not fit."""
+    below, beside = (-side % factor for side in picture.shape[:2])
+    padded = np.pad(picture, ((0, below), (0, beside), *((0, 0),) * (picture.ndim - 2)), mode="edge")
+    height, width = padded.shape[:2]
+    return padded.reshape(height // factor, factor, width // factor, factor, *picture.shape[2:])
+
+
+def _erode(mask: Bytes, radius: int) -> Bytes:
+    """Shrink a mask by ``radius`` pixels on every side but the picture's border."""
+    for axis in (0, 1):
+        padded = np.pad(mask, [(radius, radius) if axis == a else (0, 0) for a in (0, 1)], constant_values=1)
+        shifts = [padded.take(range(s, s + mask.shape[axis]), axis=axis) for s in range(2 * radius + 1)]
+        mask = np.minimum.reduce(shifts)
+    return mask
 
 
 def hole_window(mask: Bytes) -> tuple[int, int, int, int]:

@@ -14,14 +14,11 @@ import numpy as np
 import torch
 
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, resize
+from components.inpainting.images import ROUNDING, Bytes, resize
 from components.inpainting.inpainter import Inpainter
 from components.inpainting.masks import draw_masks
 from components.inpainting.metrics import ssim
 from components.inpainting.networks import Generator
-
-MAX_DIFFERENCE = 1
-"""Grey levels (of 255) by which torch and the export may differ: one, from rounding."""
 
 MIN_SSIM = 0.9999
 
@@ -83,7 +80,10 @@ def golden_cases(data: PreparedDataset, trained: Inpainter) -> list[Case]:
 
 
 def check_parity(exported: Inpainter, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Compare an export with what the trained network made of every case; returns the differences, raises ``ParityError`` above the tolerance."""
+    """Compare an export with what the trained network made of every case; returns the differences.
+
+    Raises ``ParityError`` above ``ROUNDING`` or below ``MIN_SSIM``.
+    """
     rows = []
     for case in cases:
         expected, found = case.expected, exported(case.image, case.mask)
@@ -92,7 +92,7 @@ def check_parity(exported: Inpainter, cases: Sequence[Case]) -> list[dict[str, A
         rows.append(
             {"case": case.name, "size": list(case.mask.shape), "max_difference": difference, "ssim": similarity}
         )
-        if difference > MAX_DIFFERENCE or similarity < MIN_SSIM:
+        if difference > ROUNDING or similarity < MIN_SSIM:
             raise ParityError(
                 f"the ONNX export differs from torch by {difference} of 255 (SSIM {similarity:.5f}) on {case.name}; "
                 "it is not packaged. Report this with the version of torch and onnxruntime"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def _write_holes(folder: Path, images: Bytes, config: DataConfig) -> None:
 
 
 def _write_facts(draft: Draft, config: DataConfig, splits: Splits, counts: dict[str, int]) -> None:
+    digests = sorted(photo.sha256 for photos in splits.values() for photo in photos)
+    draft.made_from = {"photographs": hashlib.sha256("".join(digests).encode()).hexdigest()}
     draft.facts = {
         "source": config.source,
         "image_size": config.image_size,

@@ -54,7 +54,7 @@ def read(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str
     ``classes`` keeps only those; empty keeps all. Raises ``ConfigError`` for a missing, damaged or
     hostile batch and for an unknown class.
     """
-    names = [_text(name) for name in _load(folder / "batches.meta")["label_names"]]
+    names = [_text(name) for name in _load(folder / "batches.meta").get("label_names", [])]
     for wanted in classes:
         if wanted not in names:
             raise ConfigError(f"data_classes: CIFAR-10 has no class {wanted!r}{suggestion(wanted, names)}")
@@ -62,11 +62,11 @@ def read(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str
     if len(batches) < 2:
         raise ConfigError(f"data_source: {folder} holds no data_batch_1 ... 5; give the whole CIFAR-10 folder")
     for path in batches:
-        batch = _load(path)
-        pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        for label, name, picture in zip(batch["labels"], batch["filenames"], pixels, strict=True):
+        for label, name, picture in _rows(path):
+            if not 0 <= label < len(names):
+                raise ConfigError(f"data_source: {path} has a label {label}, but there are {len(names)} classes")
             if not classes or names[label] in classes:
-                yield path.name, _text(name), names[label], picture
+                yield path.name, name, names[label], picture
 
 
 def download(downloads: Path, *, url: str = URL, md5: str = MD5) -> Path:
@@ -129,6 +129,17 @@ def _unpack(archive: Path, folder: Path) -> None:
                 content = tar.extractfile(member)
                 assert content is not None
                 (draft.path / path.name).write_bytes(content.read())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, Bytes]]:
+    """Label, file name and pixels of every picture of one batch."""
+    batch = _load(path)
+    try:
+        pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        rows = list(zip(batch["labels"], batch["filenames"], pixels, strict=True))
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"data_source: {path} is no CIFAR-10 batch ({error}); get it again") from None
+    return ((int(label), _text(name), picture) for label, name, picture in rows)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from components.config import ConfigError, DataConfig
 from components.inpainting.images import SUFFIXES, Bytes, ImageError, read_image
 from components.prepare import cifar
+from components.progress import track
 
 _SKIMAGE = {
     "train": ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "retina.jpg", "hubble_deep_field.jpg",
@@ -40,6 +41,8 @@ class Photo:
         pixels = self.read()
         return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
+
+_MIN_PHOTOS = 3
 
 Splits = dict[str, list[Photo]]
 
@@ -85,22 +88,34 @@ def _cifar(folder: Path, classes: tuple[str, ...]) -> Splits:
         photo = Photo(f"{batch}/{name}", partial(np.asarray, pixels), class_name)
         watched = batch != "test_batch" and _position(photo) < SPLIT_SHARES["val"] / 2
         splits["test" if batch == "test_batch" else "val" if watched else "train"].append(photo)
-    return splits
+    if sum(map(len, splits.values())) < _MIN_PHOTOS:
+        raise ConfigError(f"data_source: {folder} holds fewer than {_MIN_PHOTOS} pictures of the classes asked for")
+    return _with_none_empty(splits)
 
 
 def _folder(folder: Path, classes: tuple[str, ...]) -> Splits:
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    photos = [_photo(path, folder) for path in paths]
+    photos = [_photo(path, folder) for path in _picture_files(folder)]
     if classes:
         photos = [photo for photo in photos if photo.class_name in classes]
-    if len(photos) < 3:
+    photos = _readable(photos)
+    if len(photos) < _MIN_PHOTOS:
         kept = f" of the classes {', '.join(classes)}" if classes else ""
         raise ConfigError(
-            f"data_source: {str(folder)!r} holds {len(photos)} pictures{kept} ({', '.join(SUFFIXES)}); at least 3 "
-            "are needed, one each to train on, to watch and to test on"
+            f"data_source: {str(folder)!r} holds {len(photos)} different pictures{kept} ({', '.join(SUFFIXES)}); "
+            f"at least {_MIN_PHOTOS} are needed, one each to train on, to watch and to test on"
         )
-    _refuse_unreadable(photos)
     return _split_by_content(photos)
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    """Pictures below a folder; what is hidden, or lies in something hidden, is none."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _photo(path: Path, root: Path) -> Photo:
@@ -108,31 +123,36 @@ def _photo(path: Path, root: Path) -> Photo:
     return Photo(path.relative_to(root).as_posix(), lambda: read_image(path), "" if parent == Path() else parent.name)
 
 
-def _refuse_unreadable(photos: list[Photo]) -> None:
-    problems = [problem for photo in photos if (problem := _problem(photo))]
+def _readable(photos: list[Photo]) -> list[Photo]:
+    """The photographs, equal ones once; raises ``ImageError`` naming those that cannot be read."""
+    different: dict[str, Photo] = {}
+    problems = []
+    for photo in track(photos, "read pictures", len(photos)):
+        try:
+            different.setdefault(photo.sha256, photo)
+        except ImageError as error:
+            problems.append(str(error))
     if problems:
         listed = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         raise ImageError(f"{len(problems)} of {len(photos)} pictures cannot be read: {listed}. Remove or replace them")
-
-
-def _problem(photo: Photo) -> str | None:
-    try:
-        photo.read()
-    except ImageError as error:
-        return str(error)
-    return None
+    return list(different.values())
 
 
 def _split_by_content(photos: list[Photo]) -> Splits:
-    """Split by a hash of the pixels: equal pictures fall together, added pictures move none of the old."""
+    """Split by a hash of the pixels, which no name and no order changes."""
     test, val = SPLIT_SHARES["test"], SPLIT_SHARES["test"] + SPLIT_SHARES["val"]
     splits: Splits = {"train": [], "val": [], "test": []}
     for photo in sorted(photos, key=_position):
         position = _position(photo)
         splits["test" if position < test else "val" if position < val else "train"].append(photo)
-    for split in ("test", "val", "train"):
-        if not splits[split]:  # a handful of pictures: borrow one from where there are most
-            splits[split].append(max(splits.values(), key=len).pop(0))
+    return _with_none_empty(splits)
+
+
+def _with_none_empty(splits: Splits) -> Splits:
+    """Of a handful of pictures a split may get none by chance; it borrows one from the largest."""
+    for photos in splits.values():
+        if not photos:
+            photos.append(max(splits.values(), key=len).pop(0))
     return splits
 
 

@@ -40,10 +40,11 @@ def train(
     model whose losses are not finite.
     """
     data = PreparedDataset.open(dataset)
-    with start_run(settings, run_config, config, data.manifest) as run, complete_folder(model, KIND) as draft:
-        draft.made_from = {"dataset": data.manifest.digest}
-        scores = _train(config, data, draft, run)
-    run.log_model_folder(model)
+    with start_run(settings, run_config, config, data.manifest) as run:
+        with complete_folder(model, KIND) as draft:
+            draft.made_from = {"dataset": data.manifest.digest}
+            scores = _train(config, data, draft, run)
+        run.log_model_folder(model)
     return scores
 
 

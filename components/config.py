@@ -80,12 +80,12 @@ class TrainConfig(Section):
     """How the train step trains."""
 
     model: Literal["residual_unet", "context_encoder"] = Field("residual_unet", description="the generator")
-    steps: int = Field(1200, ge=0, description="optimiser steps of the generator")
+    steps: int = Field(1000, ge=0, description="optimiser steps of the generator")
     batch_size: int = Field(8, ge=2, le=4096, multiple_of=2, description="pictures a step; half of it for D")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the generator")
     adversarial_weight: float = Field(0.002, ge=0, le=1, description="share of the adversarial loss")
     log_interval: int = Field(50, ge=1, description="steps between two lines of the log")
-    sample_interval: int = Field(300, ge=1, description="steps between two grids of sample pictures")
+    sample_interval: int = Field(250, ge=1, description="steps between two grids of sample pictures")
     seed: int = Field(0, ge=0, description="seed of weights, batches and masks")
 
 
@@ -123,7 +123,7 @@ class PipelineConfig(BaseModel):
     run: RunConfig = RunConfig()
 
     def flat(self) -> dict[str, Parameter]:
-        """The run as flat parameters, ``{"train_steps": 1200, ...}``."""
+        """The run as flat parameters, ``{"train_steps": 1000, ...}``."""
         return {name: getattr(getattr(self, section), field) for name, section, field in _flat_fields()}
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import bentoml
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +15,7 @@ from components.inpainting.images import encode_png
 from serving.engine import Engine
 from serving.http import Problem, decode_pair, problem_response, read_pair
 
+MAX_CONCURRENT = 2  # repairs at a time; each takes all cores, and memory with its picture
 MODEL_FOLDER = Path(__file__).parent.parent / "model"
 
 
@@ -25,7 +26,7 @@ async def inpaint(request: Request) -> Response:
     """
     image, mask = await read_pair(request)
     engine: Engine = request.app.state.engine
-    content = await to_thread.run_sync(_repair, engine, image, mask)
+    content = await to_thread.run_sync(_repair, engine, image, mask, limiter=request.app.state.limiter)
     return Response(content, media_type="image/png", headers=_headers(engine))
 
 
@@ -60,3 +61,4 @@ class KintsugiService:
 
     def __init__(self) -> None:
         app.state.engine = Engine.open(MODEL_FOLDER)
+        app.state.limiter = CapacityLimiter(MAX_CONCURRENT)

@@ -204,4 +204,4 @@ def test_the_run_executed_the_compiled_file(runs: Runs, state: Path, tmp_path: P
     executed = next((state / "runs").glob("*/kintsugi.yaml"))
     assert executed.read_text() == compiled.read_text()
     spec = next(yaml.safe_load_all(compiled.read_text()))
-    assert "train_steps (default 1200): optimiser steps" in spec["pipelineInfo"]["description"]
+    assert "train_steps (default 1000): optimiser steps" in spec["pipelineInfo"]["description"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from anyio import CapacityLimiter
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -35,7 +36,7 @@ def client(generator: ResidualUNet, tmp_path_factory: pytest.TempPathFactory) ->
     export_onnx(generator, folder / "generator.onnx")
     provenance = {"version": "3", "digest": "d" * 64, "run_id": "r", "stride": generator.stride}
     (folder / "provenance.json").write_text(json.dumps(provenance))
-    app.state.engine = Engine.open(folder)
+    app.state.engine, app.state.limiter = Engine.open(folder), CapacityLimiter(1)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

@@ -34,7 +34,7 @@ def test_a_run_records_parameters_dataset_metrics_and_pictures(run: Run, setting
     run.log_image(np.zeros((8, 8, 3), np.uint8), "val/0_box", 3)
     client = MlflowClient(settings.mlflow_uri)
     found = client.get_run(run.id)
-    assert found.data.params["hp.steps"] == "1200"
+    assert found.data.params["hp.steps"] == "1000"
     assert found.data.metrics == {"g_loss": 0.5, "val/ssim/box": 0.9}
     digest = PreparedDataset.open(dataset).manifest.digest
     assert found.inputs is not None

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from components.config import ServeConfig, Settings
-from components.evaluate.scoring import Repairs, overall, score
+from components.evaluate.scoring import Repairs, overall, per_image_table, score
 from components.hardware import choose_device
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes, grid
@@ -94,8 +94,6 @@ def _scores(data: PreparedDataset, repairs: dict[str, Repairs]) -> dict[str, Met
 
 
 def _write(target: Path, data: PreparedDataset, repairs: dict[str, Repairs], result: Evaluation) -> None:
-    from components.evaluate.scoring import per_image_table
-
     with complete_folder(target, KIND) as draft:
         draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
         (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))

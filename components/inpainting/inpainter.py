@@ -26,6 +26,7 @@ def open_onnx(path: Path, stride: int, *, num_threads: int = 0) -> Inpainter:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads or usable_cores()
+    options.enable_cpu_mem_arena = False  # every picture has another size; the arena would keep the sum of them
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from components.inpainting.dataset import PreparedDataset
@@ -36,8 +37,6 @@ class Samples:
         self._write_grid(repairs, step)
 
     def _repair(self, generator: Generator, family: str) -> Bytes:
-        import torch
-
         truth, mask = self._val.images, self._val.masks(family)
         device = next(generator.parameters()).device
         with torch.inference_mode():

@@ -161,6 +161,16 @@ class Settings(BaseSettings):
         """The state folder, absolute."""
         return self.home.expanduser().absolute()
 
+    def make_state(self) -> Path:
+        """Make the state folder where it is missing. Raises ``ConfigError`` where it cannot be made."""
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the state folder {self.state} cannot be made ({error.strerror}); set KINTSUGI_HOME to another"
+            ) from None
+        return self.state
+
     @property
     def mlflow_uri(self) -> str:
         """MLflow's tracking URI: the environment's, else sqlite in the state folder."""
@@ -175,6 +185,14 @@ class Settings(BaseSettings):
     def bento_home(self) -> Path:
         """The Bento store of this state folder."""
         return self.state / "bentoml"
+
+
+def missing_source(folder: Path) -> ConfigError:
+    """The error for a data folder that is none."""
+    found = f"{str(folder)!r} is a file" if folder.exists() else f"there is no folder {str(folder)!r}"
+    return ConfigError(
+        f"data_source: {found}; give a folder of pictures or of CIFAR-10 python batches, or 'sample' or 'cifar10'"
+    )
 
 
 def parameter_guide() -> str:

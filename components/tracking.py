@@ -222,7 +222,7 @@ class Registry:
 
 def _client(settings: Settings) -> MlflowClient:
     if not settings.tracking_uri:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        settings.make_state()
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
     return MlflowClient(settings.mlflow_uri)
 

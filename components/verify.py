@@ -59,7 +59,7 @@ def serve_bento(archive: Path, tag: str) -> Iterator[str]:
         log = Path(store) / "serve.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*bentoml, "serve", tag, "--port", str(port)],
+                [*bentoml, "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
                 env=environment, cwd=store, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         try:

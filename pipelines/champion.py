@@ -45,7 +45,7 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     registry = Registry(settings, model_name)
     version = registry.aliased(CHAMPION)
     if version is None:
-        raise NoChampionError(f"no model was promoted yet in {settings.state}; run 'make run' first")
+        raise NoChampionError(f"no model was promoted yet as {model_name!r} in {settings.state}; run 'make run' first")
     tag = version.tags.get("bento", "")
     if not tag:
         raise NoChampionError(f"champion version {version.number} was never packaged; run the pipeline again")

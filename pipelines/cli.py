@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -11,7 +12,15 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from components.config import NAMED_SOURCES, ConfigError, PipelineConfig, Settings, load_preset, parse_assignments
+from components.config import (
+    NAMED_SOURCES,
+    ConfigError,
+    PipelineConfig,
+    Settings,
+    load_preset,
+    missing_source,
+    parse_assignments,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
@@ -27,7 +36,13 @@ console = Console(markup=False, soft_wrap=True)
 Preset = Annotated[str, typer.Option(help=f"one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
 Data = Annotated[str, typer.Option(help="short for --set data_source=...")]
-ModelName = Annotated[str, typer.Option(help="registered model")]
+
+
+def _model_name(name: str) -> str:
+    return PipelineConfig.from_flat({"serve_model_name": name}).serve.model_name
+
+
+ModelName = Annotated[str, typer.Option(help="registered model", callback=_model_name)]
 
 
 @cli.command()
@@ -105,7 +120,7 @@ def ui(
     settings = Settings()
     if settings.tracking_uri.startswith("http"):
         raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {settings.tracking_uri}")
-    settings.state.mkdir(parents=True, exist_ok=True)
+    settings.make_state()
     runs = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
     console.print(f"MLflow comes up on {runs}", soft_wrap=True)
     sys.stdout.flush()
@@ -128,6 +143,8 @@ def inpaint(
     from components.manifest import read_json, write_file
     from pipelines.champion import fetch_champion
 
+    if output.is_dir() or output.suffix.lower() != ".png":
+        raise ConfigError(f"cannot write the repair to {output}; name a PNG file, e.g. -o out.png")
     picture, holes = read_image(image), read_mask(mask)
     check_pair(picture, holes)
     champion = fetch_champion(Settings(), model_name)
@@ -165,6 +182,8 @@ def rollback(
     if not wanted:
         raise ConfigError("there is no previous champion to go back to; name a version, see 'kintsugi models'")
     target, current = registry.get(wanted), aliases.get(CHAMPION, "")
+    if wanted == current:
+        raise ConfigError(f"version {wanted} is champion already")
     if "promoted_at" not in target.tags:
         raise ConfigError(f"version {wanted} was never champion, so the gate's word on it is not enough; run it again")
     if not yes:
@@ -218,8 +237,10 @@ def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
 def _here(config: PipelineConfig) -> PipelineConfig:
     """The run with a data folder of this machine made absolute, since steps run in folders of their own."""
     source = Path(config.data.source).expanduser()
-    if config.data.source in NAMED_SOURCES or not source.exists():
+    if config.data.source in NAMED_SOURCES:
         return config
+    if not source.is_dir():
+        raise missing_source(source)
     return PipelineConfig.from_flat(config.flat() | {"data_source": str(source.absolute())})
 
 
@@ -229,7 +250,8 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from None
+            other = "--port" if error.errno == errno.EADDRINUSE else "--host or --port"
+            raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another {other}") from None
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def _device(_: Settings) -> str:
 
 
 def _state(settings: Settings) -> str:
-    settings.state.mkdir(parents=True, exist_ok=True)
+    settings.make_state()
     free = shutil.disk_usage(settings.state).free
     if free < MIN_FREE_BYTES:
         raise ValueError(f"{settings.state} has only {free >> 20} MB left; set KINTSUGI_HOME to a larger disk")

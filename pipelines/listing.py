@@ -8,10 +8,12 @@ from components.tracking import Registry
 
 
 def version_table(registry: Registry) -> Table:
-    """One row per version, newest first: scores, aliases, when it was made and promoted."""
+    """One row per version, newest first: scores, aliases, when it was promoted."""
     table = Table(title=f"Versions of {registry.name}", title_justify="left")
-    for heading in ("version", "alias", "SSIM", "PSNR dB", "hole MSE", "steps", "registered", "promoted", "run"):
-        table.add_column(heading, justify="right" if heading in ("SSIM", "PSNR dB", "hole MSE", "steps") else "left")
+    for heading in ("version", "alias", "SSIM", "PSNR dB", "hole MSE", "steps", "promoted"):
+        table.add_column(
+            heading, justify="right" if heading in ("SSIM", "PSNR dB", "hole MSE", "steps") else "left", no_wrap=True
+        )
     aliases: dict[str, list[str]] = {}
     for alias, number in registry.aliases().items():
         aliases.setdefault(number, []).append(alias)
@@ -22,8 +24,6 @@ def version_table(registry: Registry) -> Table:
             ", ".join(aliases.get(version.number, [])),
             f"{scores['ssim']:.4f}", f"{scores['psnr']:.2f}", f"{scores['hole_mse']:.5f}",
             version.tags.get("steps", ""),
-            f"{version.created.astimezone():%Y-%m-%d %H:%M}",
             version.tags.get("promoted_at", "")[:16].replace("T", " "),
-            version.run_id[:8],
         )  # fmt: skip
     return table

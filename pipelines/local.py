@@ -35,7 +35,7 @@ def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
     Raises ``RunError`` with the failing step's own sentence. An interrupted run takes its folder with
     it; a failed one leaves its log.
     """
-    state, console = settings.state, Console(file=sys.stdout)  # kfp's own output goes elsewhere
+    state, console = settings.make_state(), Console(file=sys.stdout)  # kfp's own output goes elsewhere
     with _locked(state):
         _sweep(state / "runs")
         _check_space(state)
@@ -65,6 +65,8 @@ def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console
         "PYTHONUNBUFFERED": "1",
         "BENTOML_DO_NOT_TRACK": "True",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # OpenMP's threads wait by spinning; for long, that starves everything else on busy cores.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "20000"),
     }
     os.environ.update(environment)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline.parent / "steps"))
@@ -93,10 +95,6 @@ def task_artifact(folder: Path, name: str) -> Path:
 def _locked(state: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"the state folder {state} cannot be made ({error}); set KINTSUGI_HOME to another") from None
     try:
         with FileLock(state / "lock", timeout=0):
             yield

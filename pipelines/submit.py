@@ -21,7 +21,7 @@ def submit_pipeline(package: Path, config: PipelineConfig, *, host: str, token: 
     from kfp_server_api.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
+    warnings.filterwarnings("ignore", module="kfp")
     try:
         client = Client(host=host, existing_token=token)
         run = client.create_run_from_pipeline_package(

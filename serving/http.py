@@ -39,7 +39,7 @@ class Problem(Exception):
 
 async def read_pair(request: Request) -> tuple[bytes, bytes]:
     """The bytes of the ``image`` and ``mask`` parts of a multipart request. Raises ``Problem``."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "Send multipart/form-data with the files 'image' and 'mask', as curl -F does.",
@@ -51,7 +51,7 @@ async def read_pair(request: Request) -> tuple[bytes, bytes]:
         raise _too_large()
     bounded = Request(request.scope, _bounded(request))
     try:
-        async with bounded.form(max_files=2, max_fields=0) as form:
+        async with bounded.form(max_files=2, max_fields=8) as form:
             return await _file(form, "image"), await _file(form, "mask")
     except HTTPException as error:
         raise Problem(HTTPStatus.BAD_REQUEST, f"The form cannot be read: {error.detail}") from None
@@ -82,10 +82,18 @@ def problem_response(request: Request, problem: Exception) -> JSONResponse:
     )
 
 
+def refusal_response(request: Request, refusal: Exception) -> JSONResponse:
+    """What the router itself refuses (unknown path, wrong method) as problem details."""
+    assert isinstance(refusal, HTTPException)
+    detail = f"{request.method} {request.url.path} is not served; POST /inpaint or GET /model."
+    return problem_response(request, Problem(HTTPStatus(refusal.status_code), detail))
+
+
 async def _file(form: FormData, name: str) -> bytes:
     part = form.get(name)
     if not isinstance(part, UploadFile):
-        raise Problem(HTTPStatus.BAD_REQUEST, f"The form has no file {name!r}; send the files 'image' and 'mask'.")
+        found = "is text, not a file" if part is not None else "is missing"
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The file {name!r} {found}; with curl, write -F {name}=@{name}.png.")
     return await part.read()
 
 

@@ -7,14 +7,21 @@ from pathlib import Path
 import bentoml
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from components.inpainting.images import encode_png
 from serving.engine import Engine
-from serving.http import Problem, decode_pair, problem_response, read_pair
+from serving.http import Problem, decode_pair, problem_response, read_pair, refusal_response
 
+USAGE = """Kintsugi mends pictures.
+
+POST /inpaint  multipart files 'image' and 'mask' (PNG, JPEG or WebP, of one size; white = hole) to PNG:
+               curl -F image=@photo.png -F mask=@mask.png localhost:3000/inpaint -o out.png
+GET  /model    what is served: version, digests, scores
+"""
 MAX_CONCURRENT = 2  # repairs at a time; each takes all cores, and memory with its picture
 MODEL_FOLDER = Path(__file__).parent.parent / "model"
 
@@ -35,6 +42,11 @@ async def describe(request: Request) -> JSONResponse:
     return JSONResponse(request.app.state.engine.provenance)
 
 
+async def usage(request: Request) -> PlainTextResponse:
+    """How to call the service; stands in the place of BentoML's page, which loads from the network."""
+    return PlainTextResponse(USAGE)
+
+
 def _repair(engine: Engine, image: bytes, mask: bytes) -> bytes:
     picture, holes = decode_pair(image, mask)
     return encode_png(engine.inpaint(picture, holes))
@@ -49,8 +61,12 @@ def _headers(engine: Engine) -> dict[str, str]:
 
 
 app = Starlette(
-    routes=[Route("/inpaint", inpaint, methods=["POST"]), Route("/model", describe, methods=["GET"])],
-    exception_handlers={Problem: problem_response},
+    routes=[
+        Route("/", usage, methods=["GET"]),
+        Route("/inpaint", inpaint, methods=["POST"]),
+        Route("/model", describe, methods=["GET"]),
+    ],
+    exception_handlers={Problem: problem_response, HTTPException: refusal_response},
 )
 
 

@@ -64,7 +64,7 @@ def test_inpaint_refuses_what_it_cannot_repair(kintsugi: Kintsugi, tmp_path: Pat
     Image.new("L", (30, 20)).save(mask)
     assert_one_sentence(kintsugi(*arguments, str(mask)), "paint the damage white")
     Image.new("L", (30, 20), 255).save(mask)
-    assert_one_sentence(kintsugi(*arguments, str(mask)), "no model was promoted yet", "make run")
+    assert_one_sentence(kintsugi(*arguments, str(mask)), "no model was promoted yet as 'kintsugi'", "make run")
     assert not (tmp_path / "out.png").exists()
 
 
@@ -143,7 +143,8 @@ def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: K
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert list(home.glob("runs/*/steps"))
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none"), home=home), "there is no folder")
+    (tmp_path / "empty").mkdir()
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty"), home=home), "holds 0 different pictures")
     (left,) = home.glob("runs/*/steps")  # the failed run's own, until the next
     assert not list(left.glob("*/prepare/dataset"))
 

@@ -86,8 +86,8 @@ def gif() -> bytes:
 @pytest.mark.parametrize(
     ("image", "mask", "status", "detail"),
     [
-        ("png", None, 400, "no file 'mask'"),
-        (None, "png", 400, "no file 'image'"),
+        ("png", None, 400, "The file 'mask' is missing"),
+        (None, "png", 400, "The file 'image' is missing"),
         ("png", "other size", 422, "mask is 4x4 pixels but the picture is 8x8"),
         ("garbage", "png", 415, "image: this is no picture"),
         ("png", "garbage", 415, "mask: this is no picture"),
@@ -118,9 +118,13 @@ def test_what_is_no_form_is_refused(client: TestClient) -> None:
     assert broken.status_code == 400
     text = client.post("/inpaint", files={"image": (None, "http://127.0.0.1:1/x.png"), "mask": (None, "no")})
     assert text.status_code == 400
+    assert "'image' is text, not a file; with curl, write -F image=@image.png" in text.json()["detail"]
     many = post(client, b"1", b"2", other=b"3")
     assert many.status_code == 400
-    assert client.get("/inpaint").status_code == 405
+    for answer in (client.get("/inpaint"), client.post("/inpain")):
+        assert answer.status_code in (404, 405)
+        assert "is not served" in answer.json()["detail"]
+    assert "curl -F image=@photo.png" in client.get("/").text
 
 
 def test_large_bodies_are_refused_with_or_without_their_length(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.config import ConfigError, DataConfig
+from components.config import ConfigError, DataConfig, missing_source
 from components.inpainting.images import SUFFIXES, Bytes, ImageError, read_image
 from components.prepare import cifar
 from components.progress import track
@@ -58,10 +58,7 @@ def open_source(config: DataConfig, downloads: Path) -> Splits:
         return _cifar(cifar.download(downloads), config.class_names)
     folder = Path(config.source).expanduser()
     if not folder.is_dir():
-        raise ConfigError(
-            f"data_source: there is no folder {str(folder)!r}; give a folder of pictures or of CIFAR-10 "
-            "python batches, or 'sample' or 'cifar10'"
-        )
+        raise missing_source(folder)
     if (folder / "batches.meta").exists():
         return _cifar(folder, config.class_names)
     return _folder(folder, config.class_names)

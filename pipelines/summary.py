@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]
             f"make serve{named and f' ARGS={named.strip()!r}'}",
             "answers POST /inpaint on port 3000 with the champion",
         )
-        yield f"kintsugi inpaint photo.png --mask mask.png -o out.png{named}", "repairs one picture, no server needed"
+        command = _short(Path(sys.executable).with_name("kintsugi"))
+        yield f"{command} inpaint photo.png --mask mask.png -o out.png{named}", "repairs one picture, no server needed"
     yield "make ui", "shows this run and all others in MLflow"
     yield "make run ARGS='--set train_steps=2400'", "trains a challenger for longer"
 

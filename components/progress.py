@@ -33,7 +33,7 @@ def say(line: str) -> None:
 
 
 class Bar:
-    """Progress of one long piece of work: ``advance`` it, ``close`` it (or use it as a context)."""
+    """Progress of one long piece of work: a context to ``advance``."""
 
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0

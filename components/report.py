@@ -10,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.inpainting.images import Bytes, encode_png
 from components.inpainting.scores import LABELS, Decision, Evaluation
 
 
@@ -19,14 +18,13 @@ def render(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(**content)
 
 
-def data_image(picture: Bytes) -> str:
-    """A uint8 ``H,W,3`` picture as a ``data:`` URI."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
+def data_image(png: bytes) -> str:
+    """A PNG file as a ``data:`` URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision | None = None) -> str:
     """The report of an evaluation folder: the verdict first where there is one, scores, pictures."""
-    picture = base64.b64encode((folder / "repairs.png").read_bytes()).decode()
     tables = [
         ("SSIM of the whole picture, more is better", "ssim", "%.4f", max),
         ("PSNR of the whole picture in dB, more is better", "psnr", "%.2f", max),
@@ -37,9 +35,9 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         title=f"Does it repair better? {evaluation.model}, {evaluation.steps} steps",
         evaluation=evaluation,
         decision=decision,
-        labels=[LABELS[name] for name in _in_tables(evaluation)],
+        labels=[LABELS[name] for name in evaluation.in_tables],
         tables=[(caption, _rows(evaluation, metric, layout, best)) for caption, metric, layout, best in tables],
-        gallery=f"data:image/png;base64,{picture}",
+        gallery=data_image((folder / "repairs.png").read_bytes()),
     )
 
 
@@ -49,14 +47,9 @@ def _rows(
     """Per family and overall: every method's score as text, and whether it is the row's best."""
     rows = []
     for family in [*evaluation.families, "overall"]:
-        values = [getattr(evaluation.score(name, family), metric) for name in _in_tables(evaluation)]
+        values = [getattr(evaluation.score(name, family), metric) for name in evaluation.in_tables]
         rows.append((family, [(layout % value, value == best(values)) for value in values]))
     return rows
-
-
-def _in_tables(evaluation: Evaluation) -> list[str]:
-    """The methods in the order of tables: the model first, where a narrow page shows it."""
-    return [name for name in reversed(LABELS) if name in evaluation.methods]
 
 
 @cache

@@ -62,7 +62,7 @@ class Run:
         self._client.log_text(self.id, path.read_text(), name)
 
     def log_model_folder(self, folder: Path) -> None:
-        """Log a finished model folder, from where ``register_version`` takes it."""
+        """Log a finished model folder, from where ``Registry.register`` takes it."""
         self._client.log_artifacts(self.id, str(folder), GENERATOR_FOLDER)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -83,9 +83,7 @@ class Version:
     name: str
     number: str
     run_id: str
-    source: str
     tags: dict[str, str]
-    created: datetime
 
     @property
     def scores(self) -> dict[str, float]:
@@ -168,10 +166,11 @@ class Registry:
 
     def get(self, number: str) -> Version:
         """One version. Raises ``RegistryError`` naming those there are."""
-        for version in self.versions():
+        versions = self.versions()
+        for version in versions:
             if version.number == number:
                 return version
-        known = ", ".join(v.number for v in self.versions()) or "none"
+        known = ", ".join(v.number for v in versions) or "none"
         raise RegistryError(f"model {self.name!r} has no version {number}; it has {known}")
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
@@ -256,10 +255,7 @@ def _log_dataset(client: MlflowClient, run_id: str, dataset: Manifest) -> None:
 
 
 def _version(version: ModelVersion) -> Version:
-    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    return Version(
-        version.name, str(version.version), version.run_id or "", version.source or "", dict(version.tags), created
-    )
+    return Version(version.name, str(version.version), version.run_id or "", dict(version.tags))
 
 
 def _named(number: str) -> str:

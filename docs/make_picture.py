@@ -9,9 +9,7 @@ from PIL import Image
 
 from components.config import Settings
 from components.inpainting.images import grid
-from components.inpainting.inpainter import open_onnx
 from components.inpainting.masks import damage, draw_masks
-from components.manifest import read_json
 from pipelines.champion import fetch_champion
 
 
@@ -25,9 +23,7 @@ def main() -> None:
     for family in ("scratches", "text", "strokes"):
         holes = draw_masks(family, 1, max(height, width), rng)[0][:height, :width]
         damaged, mask = damage(damaged, holes, family, rng), mask | holes
-    model = fetch_champion(Settings(), "kintsugi").model
-    stride = read_json(model / "provenance.json")["stride"]
-    repaired = open_onnx(model / "generator.onnx", stride)(damaged, mask)
+    repaired = fetch_champion(Settings(), "kintsugi").open()(damaged, mask)
     shown = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     sheet = grid([[damaged, shown, repaired]], ["damaged", "mask (white = hole)", "repaired"], gap=6)
     Image.fromarray(sheet).save(Path(__file__).parent / "repair.png", optimize=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.config import Settings
+from components.inpainting.inpainter import Inpainter, open_onnx
+from components.manifest import read_json
 
 
 class NoChampionError(ValueError):
@@ -28,6 +30,11 @@ class ChampionBento:
     def model(self) -> Path:
         """The folder that holds ``generator.onnx`` and ``provenance.json``."""
         return self.folder / "src" / "model"
+
+    def open(self) -> Inpainter:
+        """The champion, ready to repair in this process."""
+        stride = read_json(self.model / "provenance.json")["stride"]
+        return open_onnx(self.model / "generator.onnx", stride)
 
 
 def bento_environment(settings: Settings) -> dict[str, str]:

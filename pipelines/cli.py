@@ -104,7 +104,7 @@ def serve(
     _require_free(host, port)
     settings = Settings()
     champion = fetch_champion(settings, model_name)
-    console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}", soft_wrap=True)
+    console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}")
     sys.stdout.flush()
     command = [sys.executable, "-m", "bentoml", "serve", champion.tag, "--host", host, "--port", str(port)]
     os.execve(sys.executable, command, bento_environment(settings))
@@ -122,7 +122,7 @@ def ui(
         raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {settings.tracking_uri}")
     settings.make_state()
     runs = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
-    console.print(f"MLflow comes up on {runs}", soft_wrap=True)
+    console.print(f"MLflow comes up on {runs}")
     sys.stdout.flush()
     artifacts = (settings.state / "mlartifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1",
@@ -139,8 +139,7 @@ def inpaint(
 ) -> None:
     """Repair one picture with the champion; no server needed."""
     from components.inpainting.images import check_pair, encode_png, read_image, read_mask
-    from components.inpainting.inpainter import open_onnx
-    from components.manifest import read_json, write_file
+    from components.manifest import write_file
     from pipelines.champion import fetch_champion
 
     if output.is_dir() or output.suffix.lower() != ".png":
@@ -148,9 +147,8 @@ def inpaint(
     picture, holes = read_image(image), read_mask(mask)
     check_pair(picture, holes)
     champion = fetch_champion(Settings(), model_name)
-    stride = read_json(champion.model / "provenance.json")["stride"]
-    write_file(output, encode_png(open_onnx(champion.model / "generator.onnx", stride)(picture, holes)))
-    console.print(f"wrote {output}, repaired by version {champion.version}", soft_wrap=True)
+    write_file(output, encode_png(champion.open()(picture, holes)))
+    console.print(f"wrote {output}, repaired by version {champion.version}")
 
 
 @cli.command()
@@ -189,7 +187,7 @@ def rollback(
     if not yes:
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
     registry.promote(wanted, current)
-    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start", soft_wrap=True)
+    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start")
 
 
 @cli.command()

@@ -89,7 +89,7 @@ def _short(path: Path) -> str:
 
 
 def _scores(evaluation: Evaluation, metric: str, title: str, layout: str) -> Table:
-    methods = [name for name in reversed(LABELS) if name in evaluation.methods]
+    methods = evaluation.in_tables
     table = Table(title=title, title_justify="left")
     table.add_column("mask family")
     for name in methods:

@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image
 
 from components.config import ServeConfig, Settings
-from components.evaluate.scoring import Repairs, overall, per_image_table, score
+from components.evaluate.scoring import Each, Repairs, mean, overall, per_image_table, score_methods
 from components.hardware import choose_device
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes, grid
 from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
-from components.inpainting.metrics import ssim
 from components.inpainting.networks import load_generator
 from components.inpainting.scores import (
     BIHARMONIC,
@@ -52,10 +51,12 @@ def evaluate(
     champion = registry.aliased(CHAMPION_ALIAS)
     if champion:
         methods[CHAMPION] = wrap_generator(load_generator(registry.download(champion)).to(device))
-    repairs = {family: _repair_all(data.split("test"), family, methods) for family in data.families}
+    test = data.split("test")
+    repairs = {family: _repair_all(test, family, methods) for family in data.families}
+    each = {family: score_methods(repaired, test.images, test.masks(family)) for family, repaired in repairs.items()}
     result = Evaluation(
-        methods=_scores(data, repairs),
-        num_images=len(data.split("test").images),
+        methods=_means(each),
+        num_images=len(test.images),
         families=list(data.families),
         model_digest=manifest.digest,
         dataset_digest=data.manifest.digest,
@@ -64,7 +65,7 @@ def evaluate(
         steps=manifest.facts["steps"],
         champion=champion.number if champion else "",
     )
-    _write(evaluation, data, repairs, result)
+    _write(evaluation, data, repairs, each, result)
     write_file(report, evaluation_report(evaluation, result))
     _log(settings, result, evaluation)
     best = result.methods[CANDIDATE].overall
@@ -83,33 +84,33 @@ def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repa
     return repairs
 
 
-def _scores(data: PreparedDataset, repairs: dict[str, Repairs]) -> dict[str, MethodScores]:
-    test = data.split("test")
-    found = {name for by_method in repairs.values() for name in by_method}
+def _means(each: dict[str, Each]) -> dict[str, MethodScores]:
     scores = {}
-    for name in (name for name in LABELS if name in found):
-        families = {f: score(repairs[f][name], test.images, test.masks(f)) for f in data.families}
+    for name in (name for name in LABELS if name in next(iter(each.values()))):
+        families = {family: mean(methods[name]) for family, methods in each.items()}
         scores[name] = MethodScores(families=families, overall=overall(list(families.values())))
     return scores
 
 
-def _write(target: Path, data: PreparedDataset, repairs: dict[str, Repairs], result: Evaluation) -> None:
+def _write(
+    target: Path, data: PreparedDataset, repairs: dict[str, Repairs], each: dict[str, Each], result: Evaluation
+) -> None:
     with complete_folder(target, KIND) as draft:
         draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
         (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
-        per_image_table(data, repairs).to_parquet(draft.path / "per_image.parquet", index=False)
-        Image.fromarray(_gallery(data, repairs)).save(draft.path / "repairs.png")
+        per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
+        Image.fromarray(_gallery(data, repairs, each)).save(draft.path / "repairs.png")
 
 
-def _gallery(data: PreparedDataset, repairs: dict[str, Repairs]) -> Bytes:
+def _gallery(data: PreparedDataset, repairs: dict[str, Repairs], each: dict[str, Each]) -> Bytes:
     """Of each family the best, the median and the worst repair by SSIM, side by side with the other methods."""
-    test = data.split("test")
+    truths = data.split("test").images
     methods = [name for name in LABELS if name in next(iter(repairs.values()))]
     rows = []
     for family in data.families:
-        order = np.argsort(-ssim(repairs[family][CANDIDATE], np.asarray(test.images)))
+        order = np.argsort(-each[family][CANDIDATE]["ssim"])
         for i in (order[0], order[len(order) // 2], order[-1]):
-            rows.append([*(repairs[family][name][i] for name in methods), test.images[i]])
+            rows.append([*(repairs[family][name][i] for name in methods), truths[i]])
     return grid(
         rows, ["damaged", *(LABELS[name] for name in methods[1:]), "truth"], scale=max(1, 128 // data.image_size)
     )

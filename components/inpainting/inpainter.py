@@ -20,12 +20,12 @@ Inpainter = Callable[[Bytes, Bytes], Bytes]
 """Repairs uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1. Raises ``ImageError`` on unequal sizes."""
 
 
-def open_onnx(path: Path, stride: int, *, num_threads: int = 0) -> Inpainter:
-    """An inpainter that runs an exported generator; ``num_threads`` 0 takes the cores it may use."""
+def open_onnx(path: Path, stride: int) -> Inpainter:
+    """An inpainter that runs an exported generator on all the cores it may use."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads or usable_cores()
+    options.intra_op_num_threads = usable_cores()
     options.enable_cpu_mem_arena = False  # every picture has another size; the arena would keep the sum of them
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

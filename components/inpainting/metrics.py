@@ -61,3 +61,12 @@ def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     structure = (2 * covariance + _C2) / (var_a + var_b + _C2)
     return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def score_each(repairs: Bytes, truths: Bytes, masks: Bytes) -> dict[str, Scores]:
+    """All metrics per picture, by the names of ``Score``'s fields."""
+    return {
+        "ssim": ssim(repairs, truths),
+        "psnr": psnr(repairs, truths),
+        "hole_mse": hole_mse(repairs, truths, masks),
+    }

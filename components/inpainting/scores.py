@@ -47,6 +47,11 @@ class Evaluation(_Frozen):
     steps: int
     champion: str = ""  # version number of the champion that was scored again; "" for none
 
+    @property
+    def in_tables(self) -> list[str]:
+        """The methods in the order of tables: the model first, where a narrow page shows it."""
+        return [name for name in reversed(LABELS) if name in self.methods]
+
     def score(self, method: str, family: str) -> Score:
         """A method's score under one family's holes, or ``"overall"``."""
         scores = self.methods[method]

@@ -27,7 +27,7 @@ def prepare(config: DataConfig, dataset: Path, card: Path, settings: Settings) -
     splits = open_source(config, settings.downloads)
     with complete_folder(dataset, KIND) as draft:
         counts = {
-            split: _write_split(draft.path / split, splits, split, limit, config)
+            split: _write_split(draft.path / split, splits[split], limit, config)
             for split, limit in (("train", config.num_train), ("val", config.num_val), ("test", config.num_test))
         }
         _write_facts(draft, config, splits, counts)
@@ -37,14 +37,13 @@ def prepare(config: DataConfig, dataset: Path, card: Path, settings: Settings) -
     return manifest
 
 
-def _write_split(folder: Path, splits: Splits, split: str, limit: int, config: DataConfig) -> int:
+def _write_split(folder: Path, photos: list[Photo], limit: int, config: DataConfig) -> int:
     folder.mkdir()
-    photos = splits[split]
     kept = sorted(photos, key=lambda photo: photo.sha256)[:limit]
     crops_each = -(-limit // len(kept))
     pictures: list[Bytes] = []
     rows: list[dict[str, Any]] = []
-    for photo in track(kept, f"prepare {split}", len(kept)):
+    for photo in track(kept, f"prepare {folder.name}", len(kept)):
         for picture in _pictures(photo, config, crops_each):
             pictures.append(picture)
             rows.append({"photo": photo.name, "class_name": photo.class_name, "sha256": photo.sha256})
@@ -52,7 +51,7 @@ def _write_split(folder: Path, splits: Splits, split: str, limit: int, config: D
     images = np.stack([pictures[i] for i in order])
     np.save(folder / "images.npy", images)
     (folder / "index.jsonl").write_text("".join(json.dumps(rows[i]) + "\n" for i in order))
-    if split != "train":
+    if folder.name != "train":
         _write_holes(folder, images, config)
     return len(images)
 

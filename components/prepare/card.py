@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.inpainting.dataset import SPLITS, PreparedDataset
-from components.inpainting.images import grid
+from components.inpainting.images import encode_png, grid
 from components.inpainting.masks import coverage
 from components.manifest import Manifest
 from components.report import data_image, render
@@ -28,5 +28,5 @@ def render_card(folder: Path, manifest: Manifest) -> str:
         facts=manifest.facts,
         names=names if sum(map(len, names.values())) <= _MAX_NAMES else {},
         coverage={family: coverage(test.masks(family)) for family in dataset.families},
-        grid=data_image(grid(rows, ["truth", *dataset.families], scale=max(1, 128 // dataset.image_size))),
+        grid=data_image(encode_png(grid(rows, ["truth", *dataset.families], scale=max(1, 128 // dataset.image_size)))),
     )

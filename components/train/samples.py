@@ -10,7 +10,7 @@ from PIL import Image
 
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes, composite, grid, to_bytes, to_planes
-from components.inpainting.metrics import hole_mse, psnr, ssim
+from components.inpainting.metrics import score_each
 from components.inpainting.networks import Generator
 from components.tracking import Run
 
@@ -31,7 +31,7 @@ class Samples:
         repairs = {family: self._repair(generator, family) for family in self._data.families}
         scores: dict[str, float] = {}
         for family, repaired in repairs.items():
-            for name, values in self._scores(family, repaired).items():
+            for name, values in score_each(repaired, self._val.images, self._val.masks(family)).items():
                 scores[f"val/{name}/{family}"] = float(values.mean())
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)
@@ -44,14 +44,6 @@ class Samples:
             holes = torch.from_numpy(mask[:, None].astype(np.float32)).to(device)
             repaired = generator(image * (1 - holes), holes)
         return composite(truth, to_bytes(repaired.cpu().numpy()), mask)
-
-    def _scores(self, family: str, repaired: Bytes) -> dict[str, np.ndarray]:
-        truth = self._val.images
-        return {
-            "ssim": ssim(repaired, truth),
-            "psnr": psnr(repaired, truth),
-            "hole_mse": hole_mse(repaired, truth, self._val.masks(family)),
-        }
 
     def _write_grid(self, repairs: dict[str, Bytes], step: int) -> None:
         families = self._data.families

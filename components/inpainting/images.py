@@ -7,8 +7,11 @@ Needs numpy and Pillow alone. Inside, pictures are float32 ``N,C,H,W`` in [0, 1]
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +22,21 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+COLLECTION_FORMATS = (*FORMATS, "GIF", "AVIF", "PPM")
+"""What collections of pictures hold besides; the endpoint does not take them."""
 MAX_PIXELS = 50_000_000
+MAX_SCANS = 100
+"""Of a JPEG; every scan costs a pass over all pixels, however few bytes it has."""
 ROUNDING = 1
 """Grey levels (of 255) by which two computations of one repair may differ."""
 
+_ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
+_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+_MODE_NOTES = {
+    "1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha",
+    "RGBA": "alpha", "I;16": "16-bit", "I": "16-bit", "I;16B": "16-bit", "F": "float",
+}  # fmt: skip
 _TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
 
 
@@ -59,12 +72,55 @@ def decode_image(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
     Only ``formats`` are tried, and the header's size is checked before a pixel is decoded. Raises
     ``ImageError`` for anything that is not one still picture of at most ``MAX_PIXELS`` pixels.
     """
-    return np.asarray(_decode(content, formats).convert("RGB"))
+    with _decoder_errors(formats):
+        return np.asarray(_load(_open(content, formats)).convert("RGB"))
 
 
 def decode_mask(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
-    """Decode a mask to uint8 ``H,W`` of 0 and 1; white, or anything above half grey, is hole."""
-    return (np.asarray(_decode(content, formats).convert("L")) >= 128).astype(np.uint8)
+    """Decode a mask to uint8 ``H,W`` of 0 and 1; white, or anything above half grey, is hole.
+
+    Raises ``ImageError`` as ``decode_image`` does.
+    """
+    with _decoder_errors(formats):
+        return (np.asarray(_load(_open(content, formats)).convert("L")) >= 128).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded picture of a collection.
+
+    ``pixels`` is uint8 ``H,W,3``, upright, and may be reduced; ``width`` and ``height`` are the whole
+    picture's, upright. ``notes`` say what had to be done to it, e.g. ``("CMYK", "EXIF-rotated")``.
+    """
+
+    pixels: Bytes
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def decode_photograph(content: bytes, *, at_least: int) -> Photograph:
+    """Decode a picture of a collection, reduced by a power of two that keeps its short side ``at_least`` pixels.
+
+    Grey, palette, CMYK and 16-bit pictures become RGB, transparent ones stand on white. JPEGs are
+    reduced by their decoder, which makes large ones several times faster to read. Raises ``ImageError``
+    as ``decode_image`` does.
+    """
+    with _decoder_errors(COLLECTION_FORMATS):
+        opened = _open(content, COLLECTION_FORMATS)
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+        swapped = orientation in range(5, 9) and opened.format != "TIFF"  # whose size is upright from the start
+        width, height = opened.size[::-1] if swapped else opened.size
+        notes = [_MODE_NOTES.get(opened.mode, opened.mode)] if opened.mode != "RGB" else []
+        notes += ["EXIF-rotated"] if orientation in range(2, 9) else []
+        _draft(opened, at_least)
+        picture = _load(opened)
+        if picture.has_transparency_data:
+            picture, see_through = _on_white(picture)
+            notes += ["transparent"] if see_through else []
+        picture = picture.convert("RGB")
+        left = _reduction(min(picture.size), at_least)
+        return Photograph(np.asarray(picture.reduce(left) if left > 1 else picture), width, height, tuple(notes))
 
 
 def check_pair(image: Bytes, mask: Bytes) -> None:
@@ -108,10 +164,11 @@ def composite(original: Bytes, repair: Bytes, mask: Bytes) -> Bytes:
     return np.where(mask[..., None] != 0, repair, original)
 
 
-def grid(rows: Sequence[Sequence[Bytes]], captions: Sequence[str], *, scale: int = 1, gap: int = 4) -> Bytes:
+def grid(
+    rows: Sequence[Sequence[Bytes]], captions: Sequence[str], *, scale: int = 1, gap: int = 4, header: int = 16
+) -> Bytes:
     """Lay out equal-sized uint8 ``H,W,3`` pictures in rows under column captions, as one picture."""
     height, width = (side * scale for side in rows[0][0].shape[:2])
-    header = 16
     sheet = Image.new(
         "RGB",
         (gap + len(rows[0]) * (width + gap), header + gap + len(rows) * (height + gap)),
@@ -136,32 +193,89 @@ def _read(path: Path, decode: Callable[[bytes], Bytes]) -> Bytes:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _decode(content: bytes, formats: Sequence[str]) -> Image.Image:
-    readable = ", ".join(formats)
+def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
+    """Read the header alone; refuse what is no still picture of at most ``MAX_PIXELS`` pixels."""
+    picture = Image.open(io.BytesIO(content), formats=list(formats))
+    if max(picture.width * picture.height, _tile_pixels(picture)) > MAX_PIXELS:
+        raise TooLargeError(_TOO_LARGE)
+    # not n_frames, which walks through all frames; MPO is exempt because cameras add previews to their JPEGs
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        raise ImageError("the file holds several frames; send one still picture")
+    if picture.format in ("JPEG", "MPO") and _scans(content) > MAX_SCANS:
+        raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; re-export it")
+    picture.getexif()
+    return picture
+
+
+def _tile_pixels(picture: Image.Image) -> int:
+    """The pixels of one tile of a tiled TIFF, which is decoded whole however small the picture is; else 0."""
+    tags = getattr(picture, "tag_v2", {})
+    return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
+
+
+def _scans(content: bytes) -> int:
+    """The scans of a JPEG, counted to one more than ``MAX_SCANS``; what follows the picture, e.g. a video, is not."""
+    count, at = 0, 2
+    while count <= MAX_SCANS and (segment := _JPEG_SEGMENT.search(content, at)) and segment[1] != _END_OF_IMAGE:
+        count += segment[1] == _START_OF_SCAN
+        at = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
+    return count
+
+
+def _draft(picture: Image.Image, at_least: int) -> None:
+    """Have the decoder of a JPEG reduce it while it decodes."""
+    factor = _reduction(min(picture.size), at_least)
+    if factor > 1 and picture.format in ("JPEG", "MPO"):
+        picture.draft(None, (picture.width // factor, picture.height // factor))
+
+
+def _load(picture: Image.Image) -> Image.Image:
+    """Decode the pixels, upright, in a mode of 8 bits a channel that Pillow converts to RGB and to grey."""
+    picture.load()
+    return _convertible(ImageOps.exif_transpose(picture))
+
+
+def _on_white(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """A picture with transparency as RGBA on white, and whether anything of it was transparent."""
+    rgba = picture.convert("RGBA")
+    see_through = rgba.getchannel("A").getextrema() != (255, 255)
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba), see_through
+
+
+@contextmanager
+def _decoder_errors(formats: Sequence[str]) -> Iterator[None]:
+    """Whatever a decoder raises on damaged bytes, as ``ImageError``; what it warns of is not printed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content), formats=list(formats))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise TooLargeError(_TOO_LARGE)
-        if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # cameras add previews to those
-            raise ImageError("the file holds several frames; send one still picture")
-        picture.load()
-        return _eight_bit(ImageOps.exif_transpose(picture))
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise TooLargeError(_TOO_LARGE) from None
     except UnidentifiedImageError:
-        raise UnknownFormatError(f"this is no picture in a format we read ({readable})") from None
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise ImageError(f"the picture is damaged ({error}); send it again or re-export it") from None
+        raise UnknownFormatError(
+            f"this is no picture in a format we read ({', '.join(formats)}); convert it to one of them"
+        ) from None
+    except Exception as error:  # decoders raise almost anything, RuntimeError and AssertionError included
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"the picture is damaged ({reason}); send it again or re-export it") from None
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit and float grey pictures scaled to 8 bits; Pillow's own conversion clips them."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if picture.mode.startswith("I") else max(float(values.max(initial=0)), 1e-9)
-        return Image.fromarray(np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8))
-    return picture
+def _reduction(side: int, at_least: int) -> int:
+    """How many times ``side`` may be halved, as a factor of 1, 2, 4 or 8, and still be ``at_least``."""
+    return max((factor for factor in (2, 4, 8) if side // factor >= at_least), default=1)
+
+
+def _convertible(picture: Image.Image) -> Image.Image:
+    """16-bit and float grey scaled to 8 bits, for Pillow clips them; LAB as RGB, for Pillow makes no grey of it."""
+    if picture.mode == "LAB":
+        return picture.convert("RGB")
+    if not picture.mode.startswith("I") and picture.mode != "F":
+        return picture
+    values = np.array(picture, dtype=np.float32)
+    values[~np.isfinite(values)] = 0
+    top = 65535.0 if picture.mode.startswith("I") else max(float(values.max(initial=0)), 1e-9)
+    np.clip(values, 0, top, out=values)
+    values *= np.float32(255 / top)
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))

@@ -7,7 +7,7 @@ PRESET ?= sample
 DATA   ?=
 ARGS   ?=
 
-.PHONY: help run test serve ui compile submit lint picture lock clean
+.PHONY: help run test serve ui compile submit bench lint picture lock clean
 .DEFAULT_GOAL := help
 
 help:            ## say what the verbs do
@@ -30,6 +30,9 @@ submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
 
 test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)  ## speed and memory beside plain loops, as ratios
+	@$(BIN)/python -m tests.benchmarks.prepare $(ARGS)
 
 lint: $(READY)   ## style, types and who may import whom
 	$(BIN)/ruff check .

@@ -7,15 +7,19 @@ its field. The Kubeflow form, the command line and the presets all speak these n
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-MASK_FAMILIES = ("box", "strokes", "scratches", "text")
+MASK_FAMILIES = (
+    "center_box", "box", "boxes", "strokes_thin", "strokes", "strokes_wide", "scratches", "cracks", "text",
+    "blocks", "lines", "half", "downscale", "custom",
+)  # fmt: skip
 NAMED_SOURCES = ("sample", "cifar10")
 
 Parameter = str | int | float | bool
@@ -23,6 +27,31 @@ Parameter = str | int | float | bool
 
 class ConfigError(ValueError):
     """A parameter, preset or setting is wrong; the message says which, and what to do."""
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list, dropping blanks and repeats, keeping the order."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _parse_weights(text: str) -> dict[str, float]:
+    """Parse ``"box:2,text"`` to ``{"box": 2.0, "text": 1.0}``."""
+    weights = {}
+    for part in split_names(text):
+        name, _, weight = part.partition(":")
+        try:
+            weights[name.strip()] = float(weight or 1)
+        except ValueError:
+            raise ValueError(f"{part!r} has no number behind the colon; write e.g. {name.strip()}:2") from None
+        if not 0 < weights[name.strip()] < math.inf:
+            raise ValueError(f"{part!r}: a weight is more than 0; leave the family out instead")
+    return weights
+
+
+def suggestion(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
+    """The tail of an error about ``name``: the nearest known name, else all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -43,37 +72,77 @@ class DataConfig(Section):
 
     source: str = Field(
         "sample",
-        description="sample | cifar10 (download) | a folder of CIFAR-10 python batches | a folder of pictures",
+        description="sample | cifar10 (download) | a folder or archive (tar, zip) of pictures or of CIFAR-10 batches, "
+        "as a path or as file://, gs://, s3://, http(s)://",
     )
-    classes: str = Field("all", min_length=1, description="keep only these classes, comma-separated, or all")
+    classes: str = Field(
+        "auto",
+        min_length=1,
+        description="keep only these, comma-separated; auto: cat,dog of CIFAR-10, else all",
+    )
     image_size: int = Field(64, ge=32, le=512, multiple_of=16, description="height and width, pixels")
-    masks: str = Field(",".join(MASK_FAMILIES), description="mask families, comma-separated")
-    box_size: int = Field(0, ge=0, description="side of the box hole, pixels; 0: a quarter to a half of the picture")
-    num_train: int = Field(2048, ge=8, description="pictures or crops to train on, at most")
+    crop: Literal["random", "center", "stretch"] = Field(
+        "random",
+        description="random: square crops of many scales | center: the largest centred square | stretch: all of it",
+    )
+    masks: str = Field(
+        "box,strokes,scratches,text",
+        description="mask families, comma-separated, each with a weight where it is not 1, as in box:2,text; known: "
+        + ", ".join(MASK_FAMILIES),
+    )
+    mask_source: str = Field("", description="folder or archive of your own masks (white = hole), the family custom")
+    box_size: int = Field(0, ge=0, description="side of box and center_box, pixels; 0: box a quarter to a half, "
+                          "center_box a half of the picture")  # fmt: skip
+    num_train: int = Field(2048, ge=0, description="pictures or crops to train on, at most; 0: every picture once")
     num_val: int = Field(32, ge=4, description="pictures or crops watched while training, at most")
     num_test: int = Field(96, ge=4, description="pictures or crops the evaluation sees, at most")
+    max_quarantine: float = Field(0.05, ge=0, le=1, description="share of pictures that may be unusable")
+    reference: str = Field("", description="folder or URI of an earlier dataset to compare with in the card")
+    num_shards: int = Field(1, ge=1, le=64, description="pods that read and crop the pictures side by side")
     seed: int = Field(0, ge=0, description="seed of crops, masks and damages")
 
     @field_validator("masks")
     @classmethod
     def _known_families(cls, value: str) -> str:
-        families = split_names(value)
-        if not families:
+        weights = _parse_weights(value)
+        if not weights:
             raise ValueError(f"names no mask family; choose from {', '.join(MASK_FAMILIES)}")
-        for family in families:
+        for family in weights:
             if family not in MASK_FAMILIES:
                 raise ValueError(f"{family!r} is no mask family{suggestion(family, MASK_FAMILIES)}")
-        return ",".join(families)
+        return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
+
+    @model_validator(mode="after")
+    def _fitting_together(self) -> Self:
+        if ("custom" in self.mask_weights) != bool(self.mask_source):
+            raise ValueError("data_masks names custom exactly when data_mask_source gives masks; set both or neither")
+        if self.box_size >= self.image_size:
+            raise ValueError(f"data_box_size = {self.box_size} leaves nothing of {self.image_size} pixels to see")
+        return self
+
+    @property
+    def mask_weights(self) -> dict[str, float]:
+        """Mask families and their weights, in the order given."""
+        return _parse_weights(self.masks)
 
     @property
     def mask_families(self) -> tuple[str, ...]:
         """The mask families, in the order given."""
-        return split_names(self.masks)
+        return tuple(self.mask_weights)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes kept; empty means all."""
-        return () if self.classes == "all" else split_names(self.classes)
+    def shards(self) -> list[str]:
+        """The shards of the work, ``["1/1"]`` or ``["1/3", "2/3", "3/3"]``."""
+        return [f"{number + 1}/{self.num_shards}" for number in range(self.num_shards)]
+
+
+class ReadOrder(BaseModel):
+    """What one pod is to read: its shard, ``"2/3"``, of a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: DataConfig
+    shard: str = Field("1/1", pattern=r"^[1-9]\d*/[1-9]\d*$")
 
 
 class TrainConfig(Section):
@@ -152,6 +221,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KINTSUGI_", frozen=True)
 
     home: Path = Field(Path(".kintsugi"), description="the state folder: runs, MLflow, Bentos, downloads")
+    workers: int = Field(0, ge=0, description="processes that decode pictures; 0: one for each core")
     tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
     )
@@ -187,12 +257,20 @@ class Settings(BaseSettings):
         return self.state / "bentoml"
 
 
-def missing_source(folder: Path) -> ConfigError:
-    """The error for a data folder that is none."""
-    found = f"{str(folder)!r} is a file" if folder.exists() else f"there is no folder {str(folder)!r}"
-    return ConfigError(
-        f"data_source: {found}; give a folder of pictures or of CIFAR-10 python batches, or 'sample' or 'cifar10'"
-    )
+def locate(name: str, value: str) -> str:
+    """A source as steps understand it, which run in folders of their own: paths of this machine absolute.
+
+    Raises ``ConfigError`` naming the parameter ``name`` where there is no such file or folder.
+    """
+    if not value or value in NAMED_SOURCES or "://" in value:
+        return value
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"{name}: there is no file or folder {value!r}; give a folder or archive of pictures or of CIFAR-10 "
+            "batches, a URI such as s3://bucket/folder, or 'sample' or 'cifar10'"
+        )
+    return str(path.absolute())
 
 
 def parameter_guide() -> str:
@@ -226,17 +304,6 @@ def parse_assignments(assignments: list[str]) -> dict[str, Parameter]:
     return parsed
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list, dropping blanks and repeats, keeping the order."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def suggestion(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
-    """The tail of an error about ``name``: the nearest known name, else all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-
-
 def _sections() -> Iterator[tuple[str, type[Section]]]:
     for section, field in PipelineConfig.model_fields.items():
         yield section, cast(type[Section], field.annotation)
@@ -252,4 +319,5 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         name = "_".join(str(part) for part in problem["loc"])
         reason = problem["msg"].removeprefix("Value error, ")
-        yield f"{name} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+        whole = isinstance(problem["input"], dict)  # a rule about several fields names them itself
+        yield reason if whole else f"{name} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}"

@@ -16,13 +16,15 @@ IMAGE = f"kintsugi-python:{__version__}"
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def plan(
-    data_source: str, data_classes: str, data_image_size: int, data_masks: str, data_box_size: int,
-    data_num_train: int, data_num_val: int, data_num_test: int, data_seed: int,
+    data_source: str, data_classes: str, data_image_size: int, data_crop: str, data_masks: str,
+    data_mask_source: str, data_box_size: int, data_num_train: int, data_num_val: int, data_num_test: int,
+    data_max_quarantine: float, data_reference: str, data_num_shards: int, data_seed: int,
     train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float,
     train_adversarial_weight: float, train_log_interval: int, train_sample_interval: int, train_seed: int,
     gate_min_ssim: float, gate_max_mse: float, serve_model_name: str, run_experiment: str, run_name: str,
-) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str)]):  # fmt: skip
-    """Validate all parameters together."""
+) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
+                           ("Output", list)]):  # fmt: skip
+    """Validate all parameters together. Orders are called Output, the one name that kfp.local loops over."""
     parameters = locals().copy()
     from components.plan import plan
 
@@ -30,22 +32,37 @@ def plan(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(config: str, dataset: Output[Dataset], card: Output[HTML]):
-    """Turn photographs into a dataset with fixed evaluation holes."""
+def ingest(order: str, part: Output[Dataset]):
+    """Read and crop one shard of the source's pictures."""
     from pathlib import Path
     from components import config as c, prepare
 
-    prepare.prepare(c.DataConfig.model_validate_json(config), Path(dataset.path), Path(card.path), c.Settings())
+    prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train(config: str, run_config: str, dataset: Input[Dataset], model: Output[Model], metrics: Output[Metrics]):
+def prepare(config: str, parts: Input[list[Dataset]], dataset: Output[Dataset], card: Output[HTML]):
+    """Merge the shards into a dataset with fixed evaluation holes."""
+    from pathlib import Path
+    from components import config as c, prepare
+
+    folders = [Path(part.path) for part in parts]
+    data = c.DataConfig.model_validate_json(config)
+    prepare.prepare(data, folders, Path(dataset.path), Path(card.path), c.Settings())
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    config: str, run_config: str, dataset: Input[Dataset], card: Input[HTML],
+    model: Output[Model], metrics: Output[Metrics],
+):  # fmt: skip
     """Train the generator."""
     from pathlib import Path
     from components import config as c, manifest, train
 
     settings = c.TrainConfig.model_validate_json(config), c.RunConfig.model_validate_json(run_config)
-    metrics.metadata.update(train.train(*settings, Path(dataset.path), Path(model.path), c.Settings()))
+    paths = (Path(artifact.path) for artifact in (dataset, card, model))
+    metrics.metadata.update(train.train(*settings, *paths, c.Settings()))
     manifest.write_json(Path(metrics.path), metrics.metadata)
 
 

@@ -13,12 +13,11 @@ import typer
 from rich.console import Console
 
 from components.config import (
-    NAMED_SOURCES,
     ConfigError,
     PipelineConfig,
     Settings,
     load_preset,
-    missing_source,
+    locate,
     parse_assignments,
 )
 
@@ -233,13 +232,10 @@ def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
 
 
 def _here(config: PipelineConfig) -> PipelineConfig:
-    """The run with a data folder of this machine made absolute, since steps run in folders of their own."""
-    source = Path(config.data.source).expanduser()
-    if config.data.source in NAMED_SOURCES:
-        return config
-    if not source.is_dir():
-        raise missing_source(source)
-    return PipelineConfig.from_flat(config.flat() | {"data_source": str(source.absolute())})
+    """The run with files and folders of this machine made absolute, since steps run in folders of their own."""
+    flat = config.flat()
+    places = ("data_source", "data_mask_source", "data_reference")
+    return PipelineConfig.from_flat(flat | {name: locate(name, str(flat[name])) for name in places})
 
 
 def _require_free(host: str, port: int) -> None:

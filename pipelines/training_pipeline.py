@@ -15,13 +15,18 @@ it never saw, and promotes it only when it repairs better.
 @dsl.pipeline(name="kintsugi-training", description=DESCRIPTION, display_name="Kintsugi: train, gate, promote")
 def training_pipeline(
     data_source: str = "sample",
-    data_classes: str = "all",
+    data_classes: str = "auto",
     data_image_size: int = 64,
+    data_crop: str = "random",
     data_masks: str = "box,strokes,scratches,text",
+    data_mask_source: str = "",
     data_box_size: int = 0,
     data_num_train: int = 2048,
     data_num_val: int = 32,
     data_num_test: int = 96,
+    data_max_quarantine: float = 0.05,
+    data_reference: str = "",
+    data_num_shards: int = 1,
     data_seed: int = 0,
     train_model: str = "residual_unet",
     train_steps: int = 1000,
@@ -41,10 +46,14 @@ def training_pipeline(
     plan = steps.plan(**locals())
     planned = plan.outputs
 
-    prepared = steps.prepare(config=planned["data"])
-    dataset = prepared.outputs["dataset"]
+    with dsl.ParallelFor(planned["Output"], name="shards") as order:  # kfp.local passes nothing else into a loop
+        read = steps.ingest(order=order)
+        read.set_caching_options(enable_caching=False)
 
-    trained = steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset)
+    prepared = steps.prepare(config=planned["data"], parts=dsl.Collected(read.outputs["part"]))
+    dataset, card = prepared.outputs["dataset"], prepared.outputs["card"]
+
+    trained = steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card)
     model = trained.outputs["model"]
 
     evaluated = steps.evaluate(config=planned["serve"], dataset=dataset, model=model)

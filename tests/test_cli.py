@@ -44,12 +44,12 @@ def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) 
 
 
 def test_missing_empty_and_unreadable_data(kintsugi: Kintsugi, tmp_path: Path) -> None:
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none")), "there is no folder")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none")), "there is no file or folder")
     (tmp_path / "empty").mkdir()
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 different pictures")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 different usable pictures")
     for number in range(3):
         (tmp_path / "empty" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "3 of 3 pictures cannot be read", "0.jpg")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "3 of 3 pictures cannot be used", "0.jpg")
 
 
 def test_inpaint_refuses_what_it_cannot_repair(kintsugi: Kintsugi, tmp_path: Path) -> None:
@@ -144,7 +144,9 @@ def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: K
     process.communicate()
     assert list(home.glob("runs/*/steps"))
     (tmp_path / "empty").mkdir()
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty"), home=home), "holds 0 different pictures")
+    assert_one_sentence(
+        kintsugi("run", "--data", str(tmp_path / "empty"), home=home), "holds 0 different usable pictures"
+    )
     (left,) = home.glob("runs/*/steps")  # the failed run's own, until the next
     assert not list(left.glob("*/prepare/dataset"))
 

@@ -45,10 +45,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(state: Path) -> dict[str, subprocess.CompletedProcess[str]]:
-    """A model that is promoted, the same again, and one that was not trained."""
+    """A model that is promoted, the same again of pictures that three tasks read, and one that was not trained."""
     return {
         "promoted": kintsugi(state, "run", *TINY, "--set", "train_steps=60", "--fail-if-refused"),
-        "kept": kintsugi(state, "run", *TINY, "--set", "train_steps=60"),
+        "kept": kintsugi(state, "run", *TINY, "--set", "train_steps=60", "--set", "data_num_shards=3"),
         "refused": kintsugi(state, "run", *TINY, "--set", "train_steps=0", "--fail-if-refused"),
     }
 
@@ -104,7 +104,7 @@ def test_mlflow_shows_every_run_with_its_verdict(runs: Runs, state: Path) -> Non
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
     assert [run.data.tags["admitted"] for run in found] == ["true", "false", "false"]
-    assert len({run.data.tags["dataset"] for run in found}) == 1
+    assert len({run.data.tags["dataset"] for run in found}) == 1  # however many shards it was read in
     first = found[0]
     assert {
         "batch/g_loss",
@@ -117,7 +117,7 @@ def test_mlflow_shows_every_run_with_its_verdict(runs: Runs, state: Path) -> Non
     } <= set(first.data.metrics)
     assert len(client.get_metric_history(first.info.run_id, "batch/g_loss")) == 3
     artifacts = {file.path for file in client.list_artifacts(first.info.run_id)}
-    assert {"generator", "images", "evaluation", "bento", "report.html"} <= artifacts
+    assert {"generator", "dataset", "images", "evaluation", "bento", "report.html"} <= artifacts
 
 
 def test_the_bento_holds_no_torch_and_says_where_it_came_from(runs: Runs, state: Path, pair: tuple[Path, Path]) -> None:

@@ -23,7 +23,7 @@ from components.train import train
 
 def trained_and_evaluated(settings: Settings, dataset: Path, folder: Path, steps: int) -> Evaluation:
     config = PipelineConfig.from_flat({"train_steps": steps, "train_batch_size": 4})
-    train(config.train, config.run, dataset, folder / "model", settings)
+    train(config.train, config.run, dataset, dataset.with_name("card.html"), folder / "model", settings)
     evaluate(config.serve, dataset, folder / "model", folder / "evaluation", folder / "report.html", settings)
     return Evaluation.model_validate_json((folder / "evaluation" / "scores.json").read_bytes())
 

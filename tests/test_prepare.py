@@ -1,35 +1,60 @@
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import tarfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.config import ConfigError, Settings
-from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, ImageError
-from components.prepare import cifar, prepare
-from components.prepare.sources import open_source
-from tests.conftest import SHARED, data_config
+from components.config import ConfigError, DataConfig, ReadOrder, Settings
+from components.inpainting.dataset import SPLITS, PreparedDataset
+from components.inpainting.images import Bytes
+from components.inpainting.masks import FAMILIES, coverage
+from components.manifest import MANIFEST, ManifestError, read_manifest
+from components.prepare import ingest, prepare
+from components.prepare.facts import QuarantineError
+from tests.conftest import SHARED, data_config, prepare_all
 
 
-def prepared(folder: Path, **changes: object) -> PreparedDataset:
-    prepare(data_config(**changes), folder / "dataset", folder / "card.html", Settings(home=folder / "state"))
-    return PreparedDataset.open(folder / "dataset")
+def prepared(folder: Path, workers: int = 1, **changes: object) -> PreparedDataset:
+    settings = Settings(home=folder / "state", workers=workers)
+    return PreparedDataset.open(prepare_all(data_config(**changes), folder, settings))
+
+
+def lines(data: PreparedDataset, name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (data.folder / name).read_text().splitlines()]
+
+
+def places(data: PreparedDataset) -> dict[str, str]:
+    """In which split every photograph stands."""
+    return {row["photo"]: split for split in SPLITS for row in data.split(split).index}
+
+
+@pytest.fixture
+def many(tmp_path: Path, photographs: list[Bytes]) -> Path:
+    """A folder of 120 different small JPEG and PNG pictures in two classes, cut from photographs."""
+    rng = np.random.default_rng(0)
+    for number in range(120):
+        photo = photographs[number % 3]
+        top, left = rng.integers(0, photo.shape[0] - 70), rng.integers(0, photo.shape[1] - 80)
+        folder = tmp_path / "many" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        cut = Image.fromarray(photo[top : top + 70, left : left + 80])
+        cut.save(folder / f"{number:03}.{'png' if number % 3 else 'jpg'}", quality=95)
+    return tmp_path / "many"
 
 
 def test_sample_splits_share_no_photograph(dataset: Path) -> None:
     data = PreparedDataset.open(dataset)
-    photos = {name: {row["photo"] for row in data.split(name).index} for name in ("train", "val", "test")}
-    digests = {name: {row["sha256"] for row in data.split(name).index} for name in ("train", "val", "test")}
+    photos = {name: {row["photo"] for row in data.split(name).index} for name in SPLITS}
+    digests = {name: {row["sha256"] for row in data.split(name).index} for name in SPLITS}
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         assert photos[one] and photos[other]
         assert not photos[one] & photos[other]
@@ -47,231 +72,295 @@ def test_no_test_crop_lies_in_a_training_photograph(dataset: Path) -> None:
     assert distances.min() > 2
 
 
-def test_holes_are_fixed_and_stored_for_every_picture_and_family(dataset: Path) -> None:
+def test_holes_are_fixed_stored_and_hashed_for_every_picture_and_family(dataset: Path) -> None:
     data = PreparedDataset.open(dataset)
     for name in ("val", "test"):
         split = data.split(name)
+        images = np.asarray(split.images)
         for family in data.families:
             masks, damaged = split.masks(family), split.damaged(family)
-            assert masks.shape == split.images.shape[:3]
-            assert np.array_equal(damaged[masks == 0], split.images[masks == 0])
+            assert masks.shape == images.shape[:3]
+            assert np.array_equal(damaged[masks == 0], images[masks == 0])
+            assert len(data.manifest.facts["holes"][f"{name}/{family}"]) == 64
+    low, high = FAMILIES["strokes"].bins[0][0], FAMILIES["strokes"].bins[-1][1]
+    shares = coverage(data.split("test").masks("strokes"))
+    assert low <= shares.min() < 0.15
+    assert 0.45 < shares.max() < high
 
 
-def test_digest_depends_on_content_and_parameters_only(tmp_path: Path) -> None:
-    one, again = (prepared(tmp_path / name, num_train=32, num_test=8) for name in ("one", "again"))
-    other = prepared(tmp_path / "other", num_train=32, num_test=8, seed=1)
-    assert one.manifest.digest == again.manifest.digest != other.manifest.digest
+def test_digest_depends_on_content_and_parameters_only(many: Path, tmp_path: Path) -> None:
+    """Not on workers, shards, chunks, the order of work or the state folder."""
+    chosen: dict[str, Any] = {"source": str(many), "num_train": 300, "num_test": 8, "max_quarantine": 1}
+    (many / "broken.png").write_bytes(b"hello")
+    one = prepared(tmp_path / "one", **chosen)
+    two = prepared(tmp_path / "two", workers=2, **chosen)
+    three = prepared(tmp_path / "three", workers=2, num_shards=3, **chosen)
+    other = prepared(tmp_path / "other", seed=1, **chosen)
+    assert one.manifest.digest == two.manifest.digest == three.manifest.digest != other.manifest.digest
+    assert one.manifest.facts == two.manifest.facts == three.manifest.facts
 
 
-def test_card_is_one_self_contained_page(tmp_path: Path) -> None:
-    data = prepared(tmp_path, num_train=16, num_test=4)
+def test_the_same_pictures_elsewhere_have_the_same_digest(many: Path, tmp_path: Path) -> None:
+    one = prepared(tmp_path / "one", source=str(many), num_train=32)
+    moved = many.rename(tmp_path / "moved")
+    for path in moved.rglob("*.*"):
+        os.utime(path, (0, 0))
+    two = prepared(tmp_path / "two", source=str(moved), num_train=32)
+    assert one.manifest.digest == two.manifest.digest
+
+
+def test_adding_pictures_moves_none_of_the_old_ones(many: Path, tmp_path: Path) -> None:
+    added = [many / "cat" / f"{number:03}.png" for number in range(2, 60, 6)]
+    kept = [path.read_bytes() for path in added]
+    for path in added:
+        path.unlink()
+    before = places(prepared(tmp_path / "before", source=str(many), num_train=0, num_val=99, num_test=99))
+    for path, content in zip(added, kept, strict=True):
+        path.write_bytes(content)
+    after = places(prepared(tmp_path / "after", source=str(many), num_train=0, num_val=99, num_test=99))
+    assert len(after) > len(before) > 90
+    assert all(after[name] == split for name, split in before.items() if name in after)
+    assert len(before.keys() - after.keys()) <= 2  # what resembles a newcomer in another split steps aside
+
+
+def test_near_duplicates_never_straddle_the_split(many: Path, tmp_path: Path) -> None:
+    """Every test picture again, smaller and paler: whatever falls into training is left out, and said so."""
+    first = prepared(tmp_path / "first", source=str(many), num_train=0, num_val=99, num_test=99)
+    tested = [name for name, split in places(first).items() if split == "test"]
+    assert len(tested) >= 5
+    for name in tested:
+        picture = Image.open(many / name).convert("RGB")
+        pale = Image.fromarray(np.rint(np.asarray(picture) * 0.95 + 8).astype(np.uint8))
+        pale.resize((72, 63)).save(many / "cat" / f"again-{Path(name).stem}.png")
+    data = prepared(tmp_path / "second", source=str(many), num_train=0, num_val=99, num_test=99)
+    twins = {name: split for name, split in places(data).items() if "again-" in name}
+    assert set(twins.values()) <= {"test"}
+    told = [row for row in lines(data, "duplicates.jsonl") if "again-" in row["name"]]
+    assert len(told) + len(twins) == len(tested)
+    assert all(row["kind"] == "near duplicate" and row["of_split"] == "test" for row in told)
+    assert set(tested) <= places(data).keys()
+
+
+def test_equal_files_count_once(many: Path, tmp_path: Path) -> None:
+    content = (many / "cat" / "002.png").read_bytes()
+    for number in range(3):
+        (many / f"copy-{number}.png").write_bytes(content)
+    data = prepared(tmp_path, source=str(many), num_train=0)
+    assert data.manifest.facts["left_out"]["duplicate"] == 3
+    names = {row["name"] for row in lines(data, "duplicates.jsonl") if row["kind"] == "duplicate"}
+    assert names == {"copy-0.png", "copy-1.png", "copy-2.png"}
+
+
+def test_unusable_pictures_are_quarantined_with_a_reason(many: Path, tmp_path: Path, photographs: list[Bytes]) -> None:
+    whole = (many / "cat" / "002.png").read_bytes()
+    (many / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (many / "text.png").write_bytes(b"hello")
+    Image.new("RGB", (64, 64), "white").save(many / "white.png")
+    Image.fromarray(photographs[0][:10, :12]).save(many / "tiny.png")
+    frames = [Image.fromarray(photo[:50, :50]) for photo in photographs]
+    frames[0].save(many / "moving.gif", save_all=True, append_images=frames[1:])
+    (many / "gone.png").symlink_to(many / "nowhere.png")
+    (many / "LICENSE").write_text("yours")
+    data = prepared(tmp_path, source=str(many), max_quarantine=0.1)
+    told = {row["name"]: row["reason"] for row in lines(data, "quarantine.jsonl")}
+    assert told.keys() == {"cut.png", "text.png", "white.png", "tiny.png", "moving.gif", "gone.png"}
+    for name, words in {"cut.png": "damaged", "text.png": "no picture", "white.png": "blank", "tiny.png": "12x10",
+                        "moving.gif": "several frames", "gone.png": "link to nothing"}.items():  # fmt: skip
+        assert words in told[name]
+    assert data.manifest.facts["left_out"]["unusable"] == 6
+    assert "LICENSE" in data.manifest.facts["licence"]
+
+
+def test_above_the_limit_the_step_fails_naming_files_and_table(many: Path, tmp_path: Path) -> None:
+    for number in range(9):
+        (many / f"bad-{number}.png").write_bytes(b"hello")
+    with pytest.raises(QuarantineError, match=r"9 of 129 .*_quarantine = 0\.05: bad-0\.png: .*; and others") as raised:
+        prepared(tmp_path, source=str(many))
+    table = Path(str(raised.value).split("listed in ")[1].split(")")[0])
+    assert len(table.read_text().splitlines()) == 9
+    assert not (tmp_path / "dataset").exists()
+    for path in many.glob("bad-*"):
+        path.unlink()
+    assert prepared(tmp_path, source=str(many)).manifest.facts["left_out"]["unusable"] == 0
+
+
+def test_odd_pictures_are_handled_and_counted(many: Path, tmp_path: Path, photographs: list[Bytes]) -> None:
+    Image.fromarray(photographs[0][:90]).convert("CMYK").save(many / "cmyk.jpg")
+    Image.fromarray(photographs[1][:90]).convert("P").save(many / "palette.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photographs[2][:90, :150]).save(many / "turned.jpg", exif=exif)
+    data = prepared(tmp_path, source=str(many), num_train=0, num_val=99, num_test=99)
+    assert {"CMYK": 1, "palette": 1, "EXIF-rotated": 1}.items() <= data.manifest.facts["handled"].items()
+    rows = {row["photo"]: row for split in SPLITS for row in data.split(split).index}
+    assert (rows["turned.jpg"]["width"], rows["turned.jpg"]["height"]) == (90, 150)
+
+
+@pytest.mark.parametrize("crop", ["center", "stretch", "random"])
+def test_crop_policies(crop: str, tmp_path: Path) -> None:
+    """A picture whose left third is red and right third is blue: who cuts, sees less of them."""
+    for number in range(4):
+        wide = np.zeros((100, 300, 3), np.uint8)
+        wide[:, :100, 0] = wide[:, 200:, 2] = 255
+        wide[:, 100:200] = np.random.default_rng(number).integers(0, 256, (100, 100, 3))
+        (tmp_path / "wide").mkdir(exist_ok=True)
+        Image.fromarray(wide).save(tmp_path / "wide" / f"{number}.png")
+    data = prepared(tmp_path, source=str(tmp_path / "wide"), crop=crop, num_train=16)
+    images = np.asarray(data.split("train").images)
+    left = (images[:, :, :4, 0].mean((1, 2)) > 200) & (images[:, :, :4, 2].mean((1, 2)) < 50)
+    assert left.any() == (crop != "center")
+    assert len(images) == (16 if crop == "random" else 2)
+
+
+def test_image_sizes_from_32_to_512(many: Path, tmp_path: Path) -> None:
+    for size in (32, 512):
+        data = prepared(tmp_path / str(size), source=str(many), image_size=size, num_train=8, masks="center_box")
+        assert data.split("train").images.shape == (8, size, size, 3)
+        assert data.split("test").masks("center_box").sum(axis=(1, 2)).max() == (size // 2) ** 2
+
+
+def test_every_family_can_be_prepared(many: Path, tmp_path: Path) -> None:
+    data = prepared(tmp_path, source=str(many), masks=",".join(FAMILIES), num_test=6, num_val=4, num_train=8)
+    assert data.families == tuple(FAMILIES)
+    masks = data.mixture.draw(26, np.random.default_rng(0))
+    assert masks.shape == (26, 64, 64)
+
+
+def test_own_masks_are_split_and_trained_with(many: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for number in range(20):
+        mask = np.zeros((100, 140), np.uint8)
+        mask[: 10 + 3 * number, 30:90] = 255
+        Image.fromarray(mask).save(own / f"{number}.png")
+    data = prepared(tmp_path, source=str(many), masks="custom:3,box", mask_source=str(own))
+    drawn = data.mixture.draw(40, np.random.default_rng(0))
+    assert len({mask.tobytes() for mask in drawn}) > 15
+    evaluated = {m.tobytes() for m in data.split("test").masks("custom")}
+    trained = {m.tobytes() for mask in data.mixture.custom for m in (mask, mask[:, ::-1])}  # type: ignore[union-attr]
+    assert not evaluated & trained
+
+
+def test_own_masks_that_are_none_are_named(many: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    with pytest.raises(ConfigError, match=r"data_mask_source: .* holds no mask"):
+        prepared(tmp_path, source=str(many), masks="custom", mask_source=str(own))
+    (own / "bad.png").write_bytes(b"hello")
+    with pytest.raises(ConfigError, match=r"data_mask_source: bad\.png: this is no picture"):
+        prepared(tmp_path, source=str(many), masks="custom", mask_source=str(own))
+
+
+def test_card_is_one_self_contained_page(many: Path, tmp_path: Path) -> None:
+    (many / "broken.png").write_bytes(b"hello")
+    data = prepared(tmp_path, source=str(many), num_train=16, num_test=6)
     page = (tmp_path / "card.html").read_text()
-    assert data.manifest.digest in page
-    assert "chelsea.png" in page
-    assert "data:image/png" in page
+    for expected in (data.manifest.digest, "broken.png", "cat", "dog", "strokes", "data:image/png", "Licence"):
+        assert expected in page
     assert "http://" not in page
     assert "https://" not in page
+    assert "Drift" not in page
 
 
-def test_folder_of_pictures_is_split_by_content(picture_folder: Path) -> None:
-    splits = open_source(data_config(source=str(picture_folder)), picture_folder)
-    assert all(splits.values())
-    names = [photo.name for photos in splits.values() for photo in photos]
-    assert sorted(names) == sorted(path.name for path in picture_folder.iterdir())
-    where = {photo.sha256: split for split, photos in splits.items() for photo in photos}
-    for path in list(picture_folder.iterdir()):
-        path.rename(path.with_name("renamed-" + path.name))
-    again = open_source(data_config(source=str(picture_folder)), picture_folder)
-    assert where == {photo.sha256: split for split, photos in again.items() for photo in photos}
+def test_drift_against_an_earlier_dataset(many: Path, tmp_path: Path) -> None:
+    first = prepared(tmp_path / "first", source=str(many))
+    again = prepared(tmp_path / "again", source=str(many), reference=str(first.folder))
+    assert again.manifest.made_from["reference"] == first.manifest.digest
+    assert again.manifest.digest == first.manifest.digest
+    page = (tmp_path / "again" / "card.html").read_text()
+    assert page.count("stable</td>") == 7
+    for path in many.rglob("*.*"):
+        Image.open(path).convert("RGB").point(lambda value: value // 3).save(path)
+    prepared(tmp_path / "dark", source=str(many), reference=str(first.folder))
+    assert "drifted</td>" in (tmp_path / "dark" / "card.html").read_text()
+    with pytest.raises(ConfigError, match=r"data_reference: .* is no dataset .* manifest\.json"):
+        prepared(tmp_path / "none", source=str(many), reference=str(many))
 
 
-def test_class_folders_are_classes(picture_folder: Path) -> None:
-    for number, path in enumerate(sorted(picture_folder.iterdir())):
-        (picture_folder / ("cat" if number % 2 else "dog")).mkdir(exist_ok=True)
-        path.rename(picture_folder / ("cat" if number % 2 else "dog") / path.name)
-    splits = open_source(data_config(source=str(picture_folder), classes="cat"), picture_folder)
-    assert {photo.class_name for photos in splits.values() for photo in photos} == {"cat"}
-
-
-def test_missing_and_empty_folders_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no folder"):
-        open_source(data_config(source=str(tmp_path / "none")), tmp_path)
-    with pytest.raises(ConfigError, match="holds 0 different pictures"):
-        open_source(data_config(source=str(tmp_path)), tmp_path)
-
-
-def test_unreadable_pictures_are_named(picture_folder: Path) -> None:
-    whole = (picture_folder / "03.png").read_bytes()
-    (picture_folder / "03.png").write_bytes(whole[: len(whole) // 2])
-    (picture_folder / "04.png").write_bytes(b"hello")
-    with pytest.raises(ImageError, match=r"2 of 12 pictures cannot be read: .*03\.png.*damaged.*04\.png.*no picture"):
-        open_source(data_config(source=str(picture_folder)), picture_folder)
-
-
-def batch(count: int, seed: int) -> dict[object, object]:
-    rng = np.random.default_rng(seed)
-    return {
-        b"labels": [i % 10 for i in range(count)],
-        b"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
-        b"filenames": [f"{seed}-{i}.png".encode() for i in range(count)],
-    }
-
-
-@pytest.fixture
-def batches(tmp_path: Path) -> Path:
-    """A folder in CIFAR-10's layout, small."""
-    folder = tmp_path / cifar.FOLDER
+def test_too_few_pictures_say_so(tmp_path: Path, photographs: list[Bytes]) -> None:
+    folder = tmp_path / "few"
     folder.mkdir()
-    labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": labels}, protocol=2))
-    for seed, name in enumerate(["data_batch_1", "data_batch_2", "test_batch"]):
-        (folder / name).write_bytes(pickle.dumps(batch(200, seed), protocol=2))
-    return folder
-
-
-def test_cifar_batches_are_read_with_their_own_test_split(batches: Path, tmp_path: Path) -> None:
-    data = prepared(tmp_path, source=str(batches), classes="cat,dog", image_size=32, masks="box", box_size=8)
-    assert data.split("test").images.shape[1:] == (32, 32, 3)
-    for name in ("train", "val", "test"):
-        rows = data.split(name).index
-        assert {row["class_name"] for row in rows} == {"cat", "dog"}
-        assert {row["photo"].startswith("test_batch/") for row in rows} == {name == "test"}
-    first = batch(200, 2)[b"data"]
-    assert isinstance(first, np.ndarray)
-    expected = first[3].reshape(3, 32, 32).transpose(1, 2, 0)
-    row = next(i for i, r in enumerate(data.split("test").index) if r["photo"] == "test_batch/2-3.png")
-    assert np.array_equal(data.split("test").images[row], expected)
-
-
-def test_real_cifar_layout_is_read() -> None:
-    folder = SHARED / cifar.FOLDER
-    if not folder.exists():
-        pytest.skip("no CIFAR-10 batches beside the repository")
-    rows = list(cifar.read(folder, ("cat", "dog")))
-    assert len(rows) > 10_000
-    assert {class_name for _, _, class_name, _ in rows} == {"cat", "dog"}
-
-
-class Hostile:
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (Path("owned"),)
-
-
-def test_a_hostile_batch_runs_nothing(batches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (batches / "data_batch_1").write_bytes(pickle.dumps({"data": Hostile()}))
-    with pytest.raises(ConfigError, match=r"data_batch_1 is no CIFAR-10 batch .*wants pathlib"):
-        list(cifar.read(batches, ()))
-    assert not (tmp_path / "owned").exists()
-
-
-def test_unknown_class_and_missing_batch_are_named(batches: Path) -> None:
-    with pytest.raises(ConfigError, match="no class 'dgo'; did you mean 'dog'"):
-        list(cifar.read(batches, ("dgo",)))
-    (batches / "test_batch").unlink()
-    with pytest.raises(ConfigError, match="test_batch is missing"):
-        list(cifar.read(batches, ()))
-
-
-@pytest.fixture
-def archive(batches: Path) -> bytes:
-    """The batches as the official archive, with a member that wants out of the folder."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(batches, cifar.FOLDER)
-        for name in ("../escaped", f"{cifar.FOLDER}/../escaped", "/tmp/kintsugi-escaped"):
-            member = tarfile.TarInfo(name)
-            member.size = 2
-            tar.addfile(member, io.BytesIO(b"no"))
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def site(archive: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server of the archive that breaks off its first answer half-way; yields its URL and the ranges asked for."""
-    ranges: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range", "")
-            ranges.append(asked)
-            start = int(asked.removeprefix("bytes=").removesuffix("-") or 0) if asked else 0
-            self.send_response(206 if asked else 200)
-            self.send_header("Content-Length", str(len(archive) - start))
-            self.end_headers()
-            self.wfile.write(archive[start : len(archive) // 2 if len(ranges) == 1 else None])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", ranges
-    server.shutdown()
-
-
-def test_download_resumes_checks_and_unpacks(site: tuple[str, list[str]], archive: bytes, tmp_path: Path) -> None:
-    url, ranges = site
-    md5 = hashlib.md5(archive).hexdigest()
-    downloads = tmp_path / "downloads"
-    with pytest.raises(ConfigError, match="run again"):
-        cifar.download(downloads, url=url, md5=md5)
-    folder = cifar.download(downloads, url=url, md5=md5)
-    assert ranges == ["", f"bytes={len(archive) // 2}-"]
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "batches.meta", "data_batch_1", "data_batch_2", "manifest.json", "test_batch",
-    ]  # fmt: skip
-    assert not list(tmp_path.rglob("*escaped*"))
-    assert cifar.download(downloads, url="http://127.0.0.1:1/", md5=md5) == folder
-
-
-def test_a_download_with_another_md5_is_deleted(site: tuple[str, list[str]], tmp_path: Path) -> None:
-    site[1].append("")
-    with pytest.raises(ConfigError, match="md5"):
-        cifar.download(tmp_path / "downloads", url=site[0], md5="0" * 32)
-    assert not any((tmp_path / "downloads").iterdir())
-
-
-def test_a_site_that_is_down_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be reached"):
-        cifar.download(tmp_path, url="http://127.0.0.1:1/cifar.tar.gz", md5="0")
-
-
-def test_tiny_pictures_are_scaled_up_to_the_wanted_size(tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for number in range(4):
-        noise = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.png")
-    assert prepared(tmp_path, source=str(folder), num_train=8).split("train").images.shape == (8, 64, 64, 3)
-
-
-def test_equal_pictures_count_once_and_never_straddle_the_split(tmp_path: Path, photographs: list[Bytes]) -> None:
-    folder = tmp_path / "doubles"
-    folder.mkdir()
+    with pytest.raises(ConfigError, match="holds 0 different usable pictures"):
+        prepared(tmp_path, source=str(folder))
     for number in range(4):
         Image.fromarray(photographs[0]).save(folder / f"{number}.png")
-    with pytest.raises(ConfigError, match="holds 1 different pictures"):
-        open_source(data_config(source=str(folder)), tmp_path)
+    with pytest.raises(ConfigError, match="holds 1 different usable pictures"):
+        prepared(tmp_path, source=str(folder))
     for number, photo in enumerate(photographs[1:]):
         Image.fromarray(photo).save(folder / f"other-{number}.png")
-    splits = open_source(data_config(source=str(folder)), tmp_path)
-    assert [len(photos) for photos in splits.values()] == [1, 1, 1]
+    assert set(prepared(tmp_path, source=str(folder)).manifest.facts["photos"].values()) == {1}
 
 
-def test_hidden_files_are_no_pictures(picture_folder: Path) -> None:
-    (picture_folder / "._00.png").write_bytes(b"what a Mac leaves")
-    (picture_folder / ".kintsugi").mkdir()
-    (picture_folder / ".kintsugi" / "sample.png").write_bytes((picture_folder / "00.png").read_bytes())
-    splits = open_source(data_config(source=str(picture_folder)), picture_folder)
-    assert sum(len(photos) for photos in splits.values()) == 12
+def test_parts_must_be_whole_and_of_one_reading(many: Path, tmp_path: Path) -> None:
+    config, settings = data_config(source=str(many), num_shards=2), Settings(home=tmp_path / "state", workers=1)
+    parts = [tmp_path / "1", tmp_path / "2"]
+    for shard, part in zip(config.shards, parts, strict=True):
+        ingest(ReadOrder(config=config, shard=shard), part, settings)
+    target = (tmp_path / "dataset", tmp_path / "card.html")
+    with pytest.raises(ConfigError, match="the parts given are 1/2;"):
+        prepare(config, parts[:1], *target, settings)
+    with pytest.raises(ConfigError, match="other data parameters"):
+        prepare(data_config(source=str(many), num_shards=2, seed=5), parts, *target, settings)
+    (parts[1] / MANIFEST).unlink()
+    with pytest.raises(ManifestError, match="holds no finished part"):
+        prepare(config, parts, *target, settings)
 
 
-def test_a_batch_without_labels_or_with_foreign_ones_is_named(batches: Path) -> None:
-    whole = batch(200, 0)
-    (batches / "data_batch_1").write_bytes(pickle.dumps({k: v for k, v in whole.items() if k != b"labels"}))
-    with pytest.raises(ConfigError, match=r"data_batch_1 is no CIFAR-10 batch \('labels'\)"):
-        list(cifar.read(batches, ()))
-    (batches / "data_batch_1").write_bytes(pickle.dumps(whole | {b"labels": [10] * 200}))
-    with pytest.raises(ConfigError, match="label 10, but there are 10 classes"):
-        list(cifar.read(batches, ()))
+_PREPARE = """
+import sys
+from pathlib import Path
+from typing import Any
+from components.config import DataConfig, Settings
+from tests.conftest import prepare_all
+config = DataConfig.model_validate_json(sys.argv[1])
+prepare_all(config, Path(sys.argv[2]), Settings(home=Path(sys.argv[2]) / "state", workers=2))
+"""
+
+
+def start(config: DataConfig, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", _PREPARE, config.model_dump_json(), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_digest(many: Path, tmp_path: Path) -> None:
+    config = data_config(source=str(many), num_train=2000, num_test=40, image_size=128)
+    undisturbed = PreparedDataset.open(prepare_all(config, tmp_path / "whole", Settings(home=tmp_path / "state")))
+    folder, kills, known = tmp_path / "killed", 0, 0
+    for delay in np.arange(0.6, 30, 0.17):
+        process = start(config, folder)
+        time.sleep(delay)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        chunks = len(list(folder.glob("state/prepare/*/chunks/*.jsonl")))
+        if not (folder / "dataset").exists():  # then the work folder is cleared away
+            assert chunks >= known
+        known = chunks
+    assert process.wait() == 0
+    assert kills > 5
+    assert read_manifest(folder / "dataset", "dataset").digest == undisturbed.manifest.digest
+
+
+def test_a_killed_run_leaves_no_process_behind(many: Path, tmp_path: Path) -> None:
+    import psutil
+
+    process = start(data_config(source=str(many), num_train=20_000, image_size=256), tmp_path / "killed")
+    workers: list[psutil.Process] = []
+    while not workers and process.poll() is None:
+        workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_cats_and_dogs_at_128_pixels_with_the_papers_holes(tmp_path: Path) -> None:
+    folder = SHARED / "pets128" / "val"
+    if not folder.exists():
+        pytest.skip("no cat and dog photographs beside the repository")
+    data = prepared(tmp_path, workers=2, source=str(folder), image_size=128, masks="center_box,text", num_train=0)
+    assert sum(data.manifest.facts["photos"].values()) + sum(data.manifest.facts["left_out"].values()) == 370
+    assert data.manifest.facts["left_out"]["unusable"] == 0
+    assert set(coverage(data.split("test").masks("center_box"))) == {0.25}

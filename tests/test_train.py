@@ -9,6 +9,7 @@ import torch
 
 from components.config import PipelineConfig, Settings
 from components.inpainting.batches import Batches
+from components.inpainting.dataset import Shards
 from components.inpainting.images import read_image
 from components.inpainting.networks import load_generator
 from components.manifest import read_manifest
@@ -26,7 +27,7 @@ def config(**train: object) -> PipelineConfig:
 
 def trained(settings: Settings, dataset: Path, folder: Path, **changes: object) -> Path:
     chosen = config(**changes)
-    train(chosen.train, chosen.run, dataset, folder / "model", settings)
+    train(chosen.train, chosen.run, dataset, dataset.with_name("card.html"), folder / "model", settings)
     return folder / "model"
 
 
@@ -97,7 +98,7 @@ def test_the_discriminator_is_trained_on_half_batches() -> None:
 def test_batches_are_seeded_and_give_every_picture_its_own_mask(photographs: list[np.ndarray]) -> None:
     images = np.stack([photo[:32, :32] for photo in photographs])
     masks = (np.random.default_rng(0).random((64, 32, 32)) < 0.2).astype(np.uint8)
-    draws = [Batches(images, masks, CPU, seed=seed).draw(16) for seed in (0, 0, 1)]
+    draws = [Batches(Shards([images]), masks, CPU, seed=seed).draw(16) for seed in (0, 0, 1)]
     assert torch.equal(draws[0][0], draws[1][0])
     assert not torch.equal(draws[0][0], draws[2][0])
     image, mask = draws[0]
@@ -108,7 +109,7 @@ def test_batches_are_seeded_and_give_every_picture_its_own_mask(photographs: lis
 
 def test_shuffled_colours_keep_structure(photographs: list[np.ndarray]) -> None:
     image = photographs[0][None, :32, :32]
-    batches = Batches(image, np.ones((1, 32, 32), np.uint8), CPU, seed=0, shuffle_colours=True)
+    batches = Batches(Shards([image]), np.ones((1, 32, 32), np.uint8), CPU, seed=0, shuffle_colours=True)
     drawn = torch.cat([batches.draw(2)[0] for _ in range(20)])
     spread = torch.from_numpy(image / 255).std(dim=(1, 2)).sort().values[0]
     assert torch.allclose(drawn.std(dim=(2, 3)).sort(dim=1).values, spread.float(), atol=1e-3)

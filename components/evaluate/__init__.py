@@ -53,7 +53,10 @@ def evaluate(
         methods[CHAMPION] = wrap_generator(load_generator(registry.download(champion)).to(device))
     test = data.split("test")
     repairs = {family: _repair_all(test, family, methods) for family in data.families}
-    each = {family: score_methods(repaired, test.images, test.masks(family)) for family, repaired in repairs.items()}
+    each = {
+        family: score_methods(repaired, np.asarray(test.images), test.masks(family))
+        for family, repaired in repairs.items()
+    }
     result = Evaluation(
         methods=_means(each),
         num_images=len(test.images),

@@ -1,94 +1,115 @@
-"""The prepare step: photographs in, a dataset with fixed evaluation holes out."""
+"""The prepare step: collections of pictures in, a clean dataset with fixed evaluation holes out.
+
+It has two halves. ``ingest`` reads a share of the source on all cores, so that many pods can each read
+one; ``prepare`` merges what they read. The dataset depends on the pictures and the parameters alone,
+not on how many pods, processes or interrupted attempts it took.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from components.config import DataConfig, Settings
+from components.config import ConfigError, DataConfig, ReadOrder, Settings
 from components.inpainting.dataset import KIND
-from components.inpainting.images import Bytes, resize
-from components.inpainting.masks import damage, draw_masks
-from components.manifest import Draft, Manifest, complete_folder, read_manifest, write_file
+from components.inpainting.inpainter import usable_cores
+from components.manifest import Manifest, complete_folder, read_manifest, write_file
 from components.prepare.card import render_card
-from components.prepare.sources import Photo, Splits, open_source
-from components.progress import say, step, track
+from components.prepare.catalog import Catalog
+from components.prepare.facts import refuse_quarantine
+from components.prepare.ingest import Cutter, chunked, ingest_chunks
+from components.prepare.merge import write_dataset
+from components.prepare.sources import open_source, work_folder
+from components.prepare.statistics import read_reference
+from components.progress import Bar, say, step
 
-_CROP_SCALES = (1.5, 6.0)  # crops are this many times the picture size before they are scaled down
+PART = "part"
+
+
+@step("ingest")
+def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
+    """Read the chunks of the source that fall to a shard into a part folder.
+
+    What was read before a kill is not read again. Raises ``ConfigError`` where there is nothing to read.
+    """
+    config, shard = order.config, order.shard
+    cutter = Cutter.of(config)
+    with _work(config, settings) as work:
+        source = open_source(config, work, settings.downloads)
+        total = sum(len(chunk) for _, chunk in chunked(source.entries(), shard))
+        with complete_folder(part, PART) as draft, Bar("read pictures", total) as bar:
+            chunks = chunked(source.entries(), shard)
+            for number, size, stem in ingest_chunks(chunks, cutter, work, settings.workers or usable_cores()):
+                for suffix in (".bin", ".jsonl"):
+                    _link(stem.with_suffix(suffix), draft.path / f"{number:07}{suffix}")
+                bar.advance(size)
+            draft.facts = {"shard": shard, "licence": source.licence, "config": config.model_dump_json()}
 
 
 @step("prepare")
-def prepare(config: DataConfig, dataset: Path, card: Path, settings: Settings) -> Manifest:
-    """Write a dataset folder and its card (HTML), and return its manifest."""
-    splits = open_source(config, settings.downloads)
-    with complete_folder(dataset, KIND) as draft:
-        counts = {
-            split: _write_split(draft.path / split, splits[split], limit, config)
-            for split, limit in (("train", config.num_train), ("val", config.num_val), ("test", config.num_test))
-        }
-        _write_facts(draft, config, splits, counts)
+def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path, settings: Settings) -> Manifest:
+    """Merge the parts into a dataset folder and its card (HTML), and return its manifest.
+
+    Raises ``ConfigError`` where parts are missing, too many pictures cannot be used, or too few are left.
+    """
+    reference = read_reference(config.reference) if config.reference else None
+    licence = _check_parts(config, parts)
+    with _work(config, settings) as work:
+        with closing(Catalog(work / "catalog.sqlite")) as catalog:
+            stems = sorted((path for part in parts for path in part.glob("*.jsonl")), key=lambda path: path.name)
+            catalog.load(stems, len(stems))
+            refuse_quarantine(catalog, config, work)
+            catalog.settle()
+            with complete_folder(dataset, KIND) as draft:
+                write_dataset(draft, catalog, config, work, settings)
+                draft.facts["licence"] = licence
+                if reference:
+                    draft.made_from["reference"] = reference.digest
+        _remove(work)
     manifest = read_manifest(dataset, KIND)
-    write_file(card, render_card(dataset, manifest))
-    say(f"dataset {manifest.digest[:12]}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    write_file(card, render_card(dataset, manifest, reference))
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.facts["counts"].items())
+    say(f"dataset {manifest.digest[:12]}: {counts}; left out {sum(manifest.facts['left_out'].values())}")
     return manifest
 
 
-def _write_split(folder: Path, photos: list[Photo], limit: int, config: DataConfig) -> int:
-    folder.mkdir()
-    kept = sorted(photos, key=lambda photo: photo.sha256)[:limit]
-    crops_each = -(-limit // len(kept))
-    pictures: list[Bytes] = []
-    rows: list[dict[str, Any]] = []
-    for photo in track(kept, f"prepare {folder.name}", len(kept)):
-        for picture in _pictures(photo, config, crops_each):
-            pictures.append(picture)
-            rows.append({"photo": photo.name, "class_name": photo.class_name, "sha256": photo.sha256})
-    order = np.random.default_rng([config.seed, 1]).permutation(len(pictures))[:limit]
-    images = np.stack([pictures[i] for i in order])
-    np.save(folder / "images.npy", images)
-    (folder / "index.jsonl").write_text("".join(json.dumps(rows[i]) + "\n" for i in order))
-    if folder.name != "train":
-        _write_holes(folder, images, config)
-    return len(images)
+def _check_parts(config: DataConfig, parts: Sequence[Path]) -> str:
+    """Whether these are all shards of one reading; returns the source's licence note."""
+    facts = [read_manifest(part, PART).facts for part in parts]
+    if sorted(fact["shard"] for fact in facts) != sorted(config.shards):
+        given = ", ".join(fact["shard"] for fact in facts) or "none"
+        raise ConfigError(f"data_num_shards = {config.num_shards}, but the parts given are {given}; read them again")
+    if any(fact["config"] != config.model_dump_json() for fact in facts):
+        raise ConfigError("the parts were read with other data parameters; read them again")
+    return str(facts[0]["licence"])
 
 
-def _pictures(photo: Photo, config: DataConfig, count: int) -> list[Bytes]:
-    """The picture itself where it has the wanted size already, else random square crops scaled to it."""
-    pixels, size = photo.read(), config.image_size
-    height, width = pixels.shape[:2]
-    if (height, width) == (size, size):
-        return [pixels]
-    rng = np.random.default_rng([config.seed, int(photo.sha256[:12], 16)])
-    crops = []
-    for _ in range(count):
-        side = min(height, width, round(size * float(np.exp(rng.uniform(*np.log(_CROP_SCALES))))))
-        top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
-        crops.append(resize(pixels[top : top + side, left : left + side], size, size))
-    return crops
+@contextmanager
+def _work(config: DataConfig, settings: Settings) -> Iterator[Path]:
+    """The work folder of a configuration, for one process at a time."""
+    from filelock import FileLock
+
+    work = work_folder(config, settings.make_state())
+    work.parent.mkdir(exist_ok=True)
+    with FileLock(work.with_suffix(".lock")):
+        work.mkdir(exist_ok=True)
+        yield work
 
 
-def _write_holes(folder: Path, images: Bytes, config: DataConfig) -> None:
-    for number, family in enumerate(config.mask_families):
-        rng = np.random.default_rng([config.seed, 2, number])
-        masks = draw_masks(family, len(images), config.image_size, rng, box_size=config.box_size)
-        np.save(folder / f"masks-{family}.npy", masks)
-        pairs = zip(images, masks, strict=True)
-        np.save(folder / f"damaged-{family}.npy", np.stack([damage(i, m, family, rng) for i, m in pairs]))
+def _remove(work: Path) -> None:
+    """Remove the work folder so that a kill half-way leaves nothing that looks like finished chunks."""
+    gone = work.with_suffix(".gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    work.rename(gone)
+    shutil.rmtree(gone)
 
 
-def _write_facts(draft: Draft, config: DataConfig, splits: Splits, counts: dict[str, int]) -> None:
-    digests = sorted(photo.sha256 for photos in splits.values() for photo in photos)
-    draft.made_from = {"photographs": hashlib.sha256("".join(digests).encode()).hexdigest()}
-    draft.facts = {
-        "source": config.source,
-        "image_size": config.image_size,
-        "box_size": config.box_size,
-        "families": list(config.mask_families),
-        "seed": config.seed,
-        "counts": counts,
-        "photos": {split: len(photos) for split, photos in splits.items()},
-    }
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

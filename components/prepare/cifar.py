@@ -9,24 +9,23 @@ import hashlib
 import io
 import pickle
 import tarfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from components.config import ConfigError, suggestion
 from components.inpainting.images import Bytes
 from components.manifest import complete_folder
-from components.progress import Bar, say
+from components.prepare.entries import SPOOL, Entry
+from components.prepare.remote import fetch
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 _MAX_BYTES = 400_000_000  # the official batches unpack to 186 MB
-_CHUNK = 1 << 18
 
 _ALLOWED = {
     ("numpy", "ndarray"),
@@ -69,57 +68,53 @@ def read(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str
                 yield path.name, name, names[label], picture
 
 
+def entries(folder: Path, classes: tuple[str, ...], spool: Path) -> Iterator[Entry]:
+    """Yield the pictures of a folder of batches, copied into ``spool`` as BMP files.
+
+    CIFAR-10's own test batch is tested on; of its training batches, a share is watched.
+    """
+    with spool.open("wb") as target:
+        for batch, name, class_name, pixels in read(folder, classes):
+            offset = target.tell()
+            Image.fromarray(pixels).save(target, "BMP")
+            splits = "test" if batch == "test_batch" else "val,train"
+            size = target.tell() - offset
+            yield Entry(f"{batch}/{name}", SPOOL, offset, size, class_name=class_name, splits=splits)
+
+
 def download(downloads: Path, *, url: str = URL, md5: str = MD5) -> Path:
-    """Download and unpack the official archive once; returns the folder of batches.
+    """Download the official archive once and check its md5; returns its path.
 
     An interrupted download goes on where it stopped. Raises ``ConfigError`` when the site cannot be
     reached or what came is not the archive.
     """
-    folder = downloads / FOLDER
-    if not folder.exists():
-        archive = downloads / "cifar-10-python.tar.gz"
-        if not archive.exists():
-            _fetch(url, md5, archive)
-        _unpack(archive, folder)
-    return folder
-
-
-def _fetch(url: str, md5: str, archive: Path) -> None:
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.with_suffix(".part")
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    say(f"downloading {url}" + (f", from byte {done}" if done else ""))
+    archive = downloads / "cifar-10-python.tar.gz"
+    if archive.exists():
+        return archive
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            resumed = response.status == 206
-            total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
-            with part.open("ab" if resumed else "wb") as file, Bar("download, kB", total // 1024) as bar:
-                bar.advance(done // 1024 if resumed else 0)
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    bar.advance(len(chunk) // 1024)
-        if part.stat().st_size < total:
-            raise ConnectionError(f"it broke off after {part.stat().st_size} of {total} bytes")
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: nothing is left to fetch
-            raise ConfigError(f"data_source: {url} answered {error.code}; download it by hand, "
-                              "unpack it, and give the folder as data_source") from None  # fmt: skip
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConfigError(f"data_source: {url} cannot be reached ({error}); run again to go on, or download "
-                          "it by hand, unpack it, and give the folder as data_source") from None  # fmt: skip
-    with part.open("rb") as file:
+        fetch(url, archive.with_suffix(".unchecked"))
+    except FileNotFoundError:
+        raise ConfigError(f"data_source: {url} is gone; download CIFAR-10 elsewhere and give the archive "
+                          "or its folder as data_source") from None  # fmt: skip
+    with archive.with_suffix(".unchecked").open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
-        part.unlink()
+        archive.with_suffix(".unchecked").unlink()
         raise ConfigError(f"data_source: what came from {url} has md5 {found}, not {md5}; it was deleted, run again")
-    part.rename(archive)
+    return archive.with_suffix(".unchecked").rename(archive)
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack regular files that lie directly in the archive's batch folder, and nothing else."""
+def holds_batches(names: Iterable[str]) -> bool:
+    """Whether these are names of an archive of CIFAR-10 batches."""
+    return any(PurePosixPath(name).name in ("batches.meta", "data_batch_1") for name in names)
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the batches of an archive, once, into ``folder``: regular files in its batch folder, nothing else."""
+    if folder.exists():
+        return folder
     left = _MAX_BYTES
-    with complete_folder(folder, "cifar10") as draft, tarfile.open(archive, "r:gz") as tar:
+    with complete_folder(folder, "cifar10") as draft, tarfile.open(archive, "r:*") as tar:
         for member in tar:
             path = PurePosixPath(member.name)
             if member.isfile() and path.parts == (FOLDER, path.name):
@@ -129,6 +124,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 content = tar.extractfile(member)
                 assert content is not None
                 (draft.path / path.name).write_bytes(content.read())
+    return folder
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, Bytes]]:

@@ -13,7 +13,6 @@ from components.config import RunConfig, Settings, TrainConfig
 from components.hardware import choose_device
 from components.inpainting.batches import Batches
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.masks import training_masks
 from components.inpainting.networks import save_generator
 from components.manifest import Draft, complete_folder
 from components.progress import Bar, say, step
@@ -31,9 +30,11 @@ class TrainingDiverged(ValueError):
 
 @step("train")
 def train(
-    config: TrainConfig, run_config: RunConfig, dataset: Path, model: Path, settings: Settings
+    config: TrainConfig, run_config: RunConfig, dataset: Path, card: Path, model: Path, settings: Settings
 ) -> dict[str, float]:
     """Train a generator on a dataset folder and write a model folder; returns the last line of its log.
+
+    The dataset's ``card`` (HTML) is filed with the run in MLflow.
 
     The model folder holds ``config.json``, ``generator.safetensors``, ``history.jsonl`` (the log, one
     row per interval) and ``samples/step-*.png``. Raises ``TrainingDiverged`` rather than hand on a
@@ -41,6 +42,7 @@ def train(
     """
     data = PreparedDataset.open(dataset)
     with start_run(settings, run_config, config, data.manifest) as run:
+        run.log_page(card, "dataset/card.html")
         with complete_folder(model, KIND) as draft:
             draft.made_from = {"dataset": data.manifest.digest}
             scores = _train(config, data, draft, run)
@@ -89,14 +91,7 @@ def paper_line(scores: dict[str, float]) -> str:
 
 
 def _batches(config: TrainConfig, data: PreparedDataset, loop: AdversarialLoop) -> Batches:
-    masks = training_masks(
-        data.families,
-        _MASK_BANK,
-        data.image_size,
-        np.random.default_rng([config.seed, 3]),
-        box_size=data.box_size,
-        thin_overlays=loop.recipe.thin_overlays,
-    )
+    masks = data.mixture.draw(_MASK_BANK, np.random.default_rng([config.seed, 3]))
     device = next(loop.generator.parameters()).device
     images = data.split("train").images
     return Batches(images, masks, device, config.seed, shuffle_colours=loop.recipe.shuffle_colours)

@@ -24,7 +24,6 @@ class Recipe:
     ema_decay: float  # 0: no running average of the weights
     cosine: bool  # warm up over 30 steps, then fall to 2 % along a cosine
     clip: float  # largest norm of G's gradient
-    thin_overlays: int  # thin masks drawn over each other: more hole pixels to learn from a step
     shuffle_colours: bool  # exchange colour channels and make negatives, see Batches
 
 
@@ -39,7 +38,6 @@ RECIPES = {
         ema_decay=0.0,
         cosine=False,
         clip=float("inf"),
-        thin_overlays=1,
         shuffle_colours=False,
     ),
     "residual_unet": Recipe(
@@ -51,7 +49,6 @@ RECIPES = {
         ema_decay=0.99,
         cosine=True,
         clip=1.0,
-        thin_overlays=3,
         shuffle_colours=True,
     ),
 }

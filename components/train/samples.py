@@ -31,13 +31,13 @@ class Samples:
         repairs = {family: self._repair(generator, family) for family in self._data.families}
         scores: dict[str, float] = {}
         for family, repaired in repairs.items():
-            for name, values in score_each(repaired, self._val.images, self._val.masks(family)).items():
+            for name, values in score_each(repaired, np.asarray(self._val.images), self._val.masks(family)).items():
                 scores[f"val/{name}/{family}"] = float(values.mean())
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)
 
     def _repair(self, generator: Generator, family: str) -> Bytes:
-        truth, mask = self._val.images, self._val.masks(family)
+        truth, mask = np.asarray(self._val.images), self._val.masks(family)
         device = next(generator.parameters()).device
         with torch.inference_mode():
             image = torch.from_numpy(to_planes(truth)).to(device)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from components.config import ConfigError, Settings
+from components.inpainting.dataset import PreparedDataset
+from components.prepare import remote
+from components.prepare.entries import Entry, VanishedError, read_entry
+from components.prepare.sources import Source, open_source
+from tests.conftest import data_config, prepare_all
+
+
+def opened(place: str | Path, work: Path, **changes: object) -> Source:
+    return open_source(data_config(source=str(place), **changes), work, work / "downloads")
+
+
+def digest(place: str | Path, folder: Path) -> str:
+    """The digest of the dataset made of a source."""
+    config = data_config(source=str(place), num_train=16)
+    return PreparedDataset.open(prepare_all(config, folder, Settings(home=folder / "state", workers=2))).manifest.digest
+
+
+def test_a_folder_is_listed_in_the_order_of_names(picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "a").mkdir()
+    (picture_folder / "05.png").rename(picture_folder / "a" / "05.PNG")
+    (picture_folder / "notes.txt").write_text("no picture")
+    source = opened(picture_folder, tmp_path / "work")
+    names = [entry.name for entry in source.entries()]
+    assert names == [f"{number:02}.png" for number in range(12) if number != 5] + ["a/05.PNG"]
+    assert names == [entry.name for entry in source.entries()]
+    assert {entry.name: entry.class_name for entry in source.entries()}["a/05.PNG"] == "a"
+
+
+def test_class_folders_are_classes_and_can_be_chosen(picture_folder: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(picture_folder.iterdir())):
+        (picture_folder / ("cat" if number % 2 else "dog")).mkdir(exist_ok=True)
+        path.rename(picture_folder / ("cat" if number % 2 else "dog") / path.name)
+    chosen = opened(picture_folder, tmp_path / "work", classes="cat")
+    assert {entry.class_name for entry in chosen.entries()} == {"cat"}
+    assert {e.class_name for e in opened(picture_folder, tmp_path / "work").entries()} == {"cat", "dog"}
+
+
+def test_missing_sources_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data_source: there is no file or folder .*give a folder or archive"):
+        opened(tmp_path / "none", tmp_path)
+    with pytest.raises(ConfigError, match="there is no file or folder"):
+        opened(f"file://{tmp_path}/none", tmp_path)
+    (tmp_path / "notes.txt").write_text("no archive")
+    with pytest.raises(ConfigError, match=r"notes\.txt' is a file, but no tar or zip"):
+        opened(tmp_path / "notes.txt", tmp_path)
+
+
+def test_hidden_files_are_no_pictures(picture_folder: Path, tmp_path: Path) -> None:
+    (picture_folder / "._00.png").write_bytes(b"what a Mac leaves")
+    (picture_folder / ".kintsugi").mkdir()
+    (picture_folder / ".kintsugi" / "sample.png").write_bytes((picture_folder / "00.png").read_bytes())
+    (picture_folder / "__MACOSX").mkdir()
+    (picture_folder / "__MACOSX" / "00.png").write_bytes(b"what a Mac packs")
+    assert len(list(opened(picture_folder, tmp_path / "work").entries())) == 12
+
+
+def test_one_collection_has_one_digest_however_it_comes(picture_folder: Path, tmp_path: Path) -> None:
+    """As a folder, a file:// URI, a plain and a packed archive."""
+    expected = digest(picture_folder, tmp_path / "folder")
+    assert digest(f"file://{picture_folder}", tmp_path / "uri") == expected
+    for mode in ("w", "w:gz"):
+        archive = tmp_path / f"pictures.{mode[2:]}"
+        with tarfile.open(archive, mode) as tar:
+            tar.add(picture_folder, ".")
+        assert digest(archive, tmp_path / f"tar-{mode[2:]}") == expected
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server of a folder, as it comes with Python: pages that list folders, no ranges."""
+    root = tmp_path / "site"
+    root.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", root
+    server.shutdown()
+
+
+def test_pictures_and_archives_from_the_web(site: tuple[str, Path], picture_folder: Path, tmp_path: Path) -> None:
+    url, root = site
+    expected = digest(picture_folder, tmp_path / "folder")
+    with tarfile.open(root / "pictures.tar.gz", "w:gz") as tar:
+        tar.add(picture_folder, "photos")
+    listed = opened(f"{url}/pictures.tar.gz", tmp_path / "work")
+    assert [entry.name for entry in listed.entries()] == [f"photos/{number:02}.png" for number in range(12)]
+    picture_folder.rename(root / "photos")
+    assert digest(f"{url}/photos/", tmp_path / "web") == expected
+
+
+def test_the_web_says_what_is_wrong(site: tuple[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.tar\.gz does not exist; look at the address"):
+        opened(f"{site[0]}/none.tar.gz", tmp_path / "work")
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        opened("http://127.0.0.1:1/pictures.tar.gz", tmp_path / "work")
+    with pytest.raises(VanishedError, match="gone since"):
+        read_entry(Entry("a.png", f"{site[0]}/a.png"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket on an S3 server of our own."""
+    import os
+
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    wanted = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    boto3.client("s3").create_bucket(Bucket="pictures")
+    remote._system.cache_clear()
+    yield "pictures"
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    server.stop()
+
+
+def test_pictures_and_archives_from_s3(bucket: str, picture_folder: Path, tmp_path: Path) -> None:
+    import boto3
+
+    store = boto3.client("s3")
+    expected = digest(picture_folder, tmp_path / "folder")
+    for path in picture_folder.iterdir():
+        store.upload_file(str(path), bucket, f"photos/{path.name}")
+    with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
+        tar.add(picture_folder, ".")
+    store.upload_file(str(tmp_path / "pictures.tar"), bucket, "pictures.tar")
+    assert digest(f"s3://{bucket}/photos", tmp_path / "s3") == expected
+    assert digest(f"s3://{bucket}/pictures.tar", tmp_path / "s3-tar") == expected
+
+
+def test_s3_says_what_is_wrong(bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"s3://pictures/nothing holds nothing, or does not exist"):
+        list(opened(f"s3://{bucket}/nothing", tmp_path).entries())
+    with pytest.raises(ConfigError, match=r"s3://no-such-bucket/a\.zip (does not exist|cannot be reached)"):
+        opened("s3://no-such-bucket/a.zip", tmp_path)
+
+
+def test_a_missing_driver_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ImportError("Install the driver")
+
+    monkeypatch.setattr(remote, "_system", missing)
+    with pytest.raises(ConfigError, match=r"gs:// needs a driver .* pip install 'kintsugi\[gs\]'"):
+        opened("gs://bucket/photos", tmp_path)
+    with pytest.raises(ConfigError, match=r"abfs:// needs a driver .* Install the driver"):
+        opened("abfs://bucket/photos", tmp_path)
+
+
+def test_an_unknown_protocol_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nonsense://x cannot be opened .*known are"):
+        opened("nonsense://x", tmp_path)

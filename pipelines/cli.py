@@ -20,6 +20,7 @@ from components.config import (
     locate,
     parse_assignments,
 )
+from components.manifest import code_version
 
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
@@ -60,6 +61,21 @@ def run(
     print_summary(result, config.serve.model_name, Console(highlight=False))
     if fail_if_refused and not result.promoted:
         raise typer.Exit(_REFUSED)
+
+
+@cli.command("prepare")
+def prepare_(
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the dataset and its card")],
+    preset: Preset = "sample",
+    data: Data = "",
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Make a dataset alone: clean, split and cut a collection of pictures, under fixed holes."""
+    from components.prepare import prepare_here
+
+    config = _here(_config(preset, data, set_)).data.model_copy(update={"code_version": code_version()})
+    dataset = prepare_here(config, output.absolute(), Settings())
+    console.print(f"dataset {dataset}\ncard    {dataset.with_name('card.html')}")
 
 
 @cli.command("compile")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.config import DataConfig, PipelineConfig, ReadOrder, Settings
+from components.config import DataConfig, PipelineConfig, Settings
 from components.inpainting.images import Bytes
-from components.prepare import ingest, prepare
+from components.prepare import prepare_here
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset prepared from the sample photographs."""
     folder = tmp_path_factory.mktemp("dataset")
     config = PipelineConfig.from_flat({**SMALL, "data_num_test": 8}).data
-    return prepare_all(config, folder, Settings(home=folder, workers=1))
+    return prepare_here(config, folder, Settings(home=folder, workers=1))
 
 
 @pytest.fixture
@@ -80,15 +80,6 @@ def kintsugi(tmp_path: Path) -> Kintsugi:
         )
 
     return run
-
-
-def prepare_all(config: DataConfig, folder: Path, settings: Settings) -> Path:
-    """Read every shard and merge them: ``dataset`` and ``card.html`` in a folder; returns the dataset."""
-    parts = [folder / f"part-{number}" for number in range(config.num_shards)]
-    for shard, part in zip(config.shards, parts, strict=True):
-        ingest(ReadOrder(config=config, shard=shard), part, settings)
-    prepare(config, parts, folder / "dataset", folder / "card.html", settings)
-    return folder / "dataset"
 
 
 def data_config(**changes: object) -> DataConfig:

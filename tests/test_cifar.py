@@ -15,15 +15,15 @@ import pytest
 from components.config import ConfigError, Settings
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import decode_image
-from components.prepare import cifar
+from components.prepare import cifar, prepare_here
 from components.prepare.entries import read_entry
 from components.prepare.sources import open_source
-from tests.conftest import SHARED, data_config, prepare_all
+from tests.conftest import SHARED, data_config
 
 
 def prepared(folder: Path, **changes: object) -> PreparedDataset:
     settings = Settings(home=folder / "state", workers=1)
-    return PreparedDataset.open(prepare_all(data_config(**changes), folder, settings))
+    return PreparedDataset.open(prepare_here(data_config(**changes), folder, settings))
 
 
 def batch(count: int, seed: int) -> dict[object, object]:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from components.config import PipelineConfig, Settings
+from components.inpainting.dataset import PreparedDataset
 from pipelines import local
 from pipelines.local import RunError, run_pipeline
 from pipelines.submit import SubmitError, submit_pipeline
@@ -189,3 +190,12 @@ def test_brackets_in_paths_are_shown_as_they_are(kintsugi: Kintsugi, tmp_path: P
 
 def test_models_of_an_empty_state_say_what_to_do(kintsugi: Kintsugi) -> None:
     assert_one_sentence(kintsugi("models"), "no version of 'kintsugi'", "make run")
+
+
+def test_prepare_makes_a_dataset_and_its_card_alone(kintsugi: Kintsugi, picture_folder: Path, tmp_path: Path) -> None:
+    chosen = ("--data", str(picture_folder), "--set", "data_num_train=16", "--set", "data_num_test=4")
+    result = kintsugi("prepare", *chosen, "-o", str(tmp_path / "made"))
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "made" / "card.html") in result.stdout
+    assert PreparedDataset.open(tmp_path / "made" / "dataset").split("train").images.shape == (16, 64, 64, 3)
+    assert_one_sentence(kintsugi("prepare", "--data", "nowhere", "-o", str(tmp_path)), "no file or folder 'nowhere'")

@@ -18,14 +18,14 @@ from components.inpainting.dataset import SPLITS, PreparedDataset
 from components.inpainting.images import Bytes
 from components.inpainting.masks import FAMILIES, coverage
 from components.manifest import MANIFEST, ManifestError, read_manifest
-from components.prepare import ingest, prepare
+from components.prepare import ingest, prepare, prepare_here
 from components.prepare.facts import QuarantineError
-from tests.conftest import SHARED, data_config, prepare_all
+from tests.conftest import SHARED, data_config
 
 
 def prepared(folder: Path, workers: int = 1, **changes: object) -> PreparedDataset:
     settings = Settings(home=folder / "state", workers=workers)
-    return PreparedDataset.open(prepare_all(data_config(**changes), folder, settings))
+    return PreparedDataset.open(prepare_here(data_config(**changes), folder, settings))
 
 
 def lines(data: PreparedDataset, name: str) -> list[dict[str, str]]:
@@ -311,9 +311,9 @@ import sys
 from pathlib import Path
 from typing import Any
 from components.config import DataConfig, Settings
-from tests.conftest import prepare_all
+from components.prepare import prepare_here
 config = DataConfig.model_validate_json(sys.argv[1])
-prepare_all(config, Path(sys.argv[2]), Settings(home=Path(sys.argv[2]) / "state", workers=2))
+prepare_here(config, Path(sys.argv[2]), Settings(home=Path(sys.argv[2]) / "state", workers=2))
 """
 
 
@@ -324,7 +324,7 @@ def start(config: DataConfig, folder: Path) -> subprocess.Popen[bytes]:
 
 def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_digest(many: Path, tmp_path: Path) -> None:
     config = data_config(source=str(many), num_train=2000, num_test=40, image_size=128)
-    undisturbed = PreparedDataset.open(prepare_all(config, tmp_path / "whole", Settings(home=tmp_path / "state")))
+    undisturbed = PreparedDataset.open(prepare_here(config, tmp_path / "whole", Settings(home=tmp_path / "state")))
     folder, kills, known = tmp_path / "killed", 0, 0
     for delay in np.arange(0.6, 30, 0.17):
         process = start(config, folder)

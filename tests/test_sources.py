@@ -11,10 +11,10 @@ import pytest
 
 from components.config import ConfigError, Settings
 from components.inpainting.dataset import PreparedDataset
-from components.prepare import remote
+from components.prepare import prepare_here, remote
 from components.prepare.entries import Entry, VanishedError, read_entry
 from components.prepare.sources import Source, open_source
-from tests.conftest import data_config, prepare_all
+from tests.conftest import data_config
 
 
 def opened(place: str | Path, work: Path, **changes: object) -> Source:
@@ -24,7 +24,9 @@ def opened(place: str | Path, work: Path, **changes: object) -> Source:
 def digest(place: str | Path, folder: Path) -> str:
     """The digest of the dataset made of a source."""
     config = data_config(source=str(place), num_train=16)
-    return PreparedDataset.open(prepare_all(config, folder, Settings(home=folder / "state", workers=2))).manifest.digest
+    return PreparedDataset.open(
+        prepare_here(config, folder, Settings(home=folder / "state", workers=2))
+    ).manifest.digest
 
 
 def test_a_folder_is_listed_in_the_order_of_names(picture_folder: Path, tmp_path: Path) -> None:

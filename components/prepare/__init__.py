@@ -76,6 +76,16 @@ def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path
     return manifest
 
 
+def prepare_here(config: DataConfig, folder: Path, settings: Settings) -> Path:
+    """Both halves on this machine: ``dataset`` and ``card.html`` in ``folder``; returns the dataset's folder."""
+    work = work_folder(config, settings.make_state())
+    parts = [work / f"part-{number}" for number in range(config.num_shards)]
+    for shard, part in zip(config.shards, parts, strict=True):
+        ingest(ReadOrder(config=config, shard=shard), part, settings)
+    prepare(config, parts, folder / "dataset", folder / "card.html", settings)
+    return folder / "dataset"
+
+
 def _check_parts(config: DataConfig, parts: Sequence[Path]) -> str:
     """Whether these are all shards of one reading; returns the source's licence note."""
     facts = [read_manifest(part, PART).facts for part in parts]

@@ -61,8 +61,8 @@ def is_archive(path: Path) -> bool:
 def read_archive(path: Path, spool: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
     """Yield an archive's pictures; those of a packed archive are copied into ``spool``.
 
-    Members whose name leaves the archive, links that pose as pictures, and encrypted members come
-    with a ``problem``. Raises ``ConfigError`` for an archive that is damaged or over a limit.
+    Members whose name leaves the archive, links that pose as pictures, and encrypted or broken members
+    of a zip come with a ``problem``. Raises ``ConfigError`` for an archive that is damaged or over a limit.
     """
     with sentences(path):
         if _head(path)[:4] in _ZIPPED:

@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 from components.config import DataConfig, Settings
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes
-from tests.conftest import prepare_all
+from components.prepare import prepare_here
 
 _SIZE = 64
 _BATCH = 64
@@ -121,7 +121,7 @@ def _image_folder(paths: list[Path], order: np.ndarray, workers: int) -> int:
 def _prepare(source: Path, scratch: Path, workers: int) -> Path:
     config = DataConfig(source=str(source), image_size=_SIZE, crop="center", num_train=0, masks="box")
     with tempfile.TemporaryDirectory(dir=scratch) as home, _silence():
-        return prepare_all(config, scratch / f"prepared-{workers}", Settings(home=Path(home), workers=workers))
+        return prepare_here(config, scratch / f"prepared-{workers}", Settings(home=Path(home), workers=workers))
 
 
 def _memory(counts: list[int], scratch: Path) -> None:
@@ -146,7 +146,7 @@ def _measure_memory(archive: Path) -> None:
     config = DataConfig(source=str(archive), image_size=32, num_train=0, masks="box")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder, _silence():
-        prepare_all(config, Path(folder), Settings(home=Path(folder) / "state", workers=2))
+        prepare_here(config, Path(folder), Settings(home=Path(folder) / "state", workers=2))
     seconds = time.perf_counter() - started
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(*peaks, seconds)

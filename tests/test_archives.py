@@ -469,15 +469,12 @@ def test_a_header_that_points_backwards_ends_the_reading(
         refused(path, work, "is damaged|headers larger")
 
 
-@pytest.mark.parametrize(("pack", "members"), [(bytes, 20_000), (gzip.compress, 10_000)], ids=["tar", "tar.gz"])
-def test_thousands_of_members_take_no_memory(
-    pack: Callable[[bytes], bytes], members: int, write: Write, work: Path
-) -> None:
-    path = write(pack(member("cats/1.png") * members + END))
+def test_thousands_of_members_take_no_memory(write: Write, work: Path) -> None:
+    path = write(member("cats/1.png") * 20_000 + END)
     counts = []
     taken = peak(lambda: counts.append(sum(1 for _ in read_archive(path, work / "spool"))))
-    assert counts == [members]
-    assert taken < 5 << 20
+    assert counts == [20_000]
+    assert taken < 5 << 20  # pathlib's table of interned names takes two of them
 
 
 # Damage

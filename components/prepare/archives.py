@@ -58,17 +58,19 @@ def is_archive(path: Path) -> bool:
     return False
 
 
-def read_archive(path: Path, spool: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
-    """Yield an archive's pictures; those of a packed archive are copied into ``spool``.
+def read_archive(
+    path: Path, spool: Path, limits: Limits = LIMITS, *, wanted: Callable[[str], bool] = may_be_picture
+) -> Iterator[Entry]:
+    """Yield the members of an archive whose names are ``wanted``; those of a packed archive are copied into ``spool``.
 
     Members whose name leaves the archive, links that pose as pictures, and encrypted or broken members
     of a zip come with a ``problem``. Raises ``ConfigError`` for an archive that is damaged or over a limit.
     """
     with sentences(path):
         if _head(path)[:4] in _ZIPPED:
-            yield from _read_zip(path, spool, limits)
+            yield from _read_zip(path, spool, limits, wanted)
         else:
-            yield from _read_tar(path, spool, limits)
+            yield from _read_tar(path, spool, limits, wanted)
 
 
 def first_names(path: Path, count: int) -> list[str]:
@@ -106,11 +108,11 @@ def _head(path: Path) -> bytes:
         raise ConfigError(f"data_source: {path} cannot be read ({error.strerror}); give an archive that can") from None
 
 
-def _read_tar(path: Path, spool: Path, limits: Limits) -> Iterator[Entry]:
+def _read_tar(path: Path, spool: Path, limits: Limits, wanted: Callable[[str], bool]) -> Iterator[Entry]:
     version = stamp_of(path)
     with _open_tape(path, limits) as tape, spool.open("wb", buffering=0) as target:
         for member in _members(tape):
-            if member.isdir() or not may_be_picture(_clean(member.name)):
+            if member.isdir() or not wanted(_clean(member.name)):
                 continue
             special = not member.isreg() or member.issparse()
             problem = _name_problem(member.name) or (_SPECIAL if special else "")
@@ -141,7 +143,7 @@ def _members(tape: _Tape) -> Iterator[tarfile.TarInfo]:
         pass
 
 
-def _read_zip(path: Path, spool: Path, limits: Limits) -> Iterator[Entry]:
+def _read_zip(path: Path, spool: Path, limits: Limits, wanted: Callable[[str], bool]) -> Iterator[Entry]:
     size, unpacked = path.stat().st_size, 0
     with (
         _Zipped(path.open("rb", buffering=0)) as file,
@@ -153,7 +155,7 @@ def _read_zip(path: Path, spool: Path, limits: Limits) -> Iterator[Entry]:
         if sum(info.compress_size for info in members) > size:
             raise _bomb(path, limits)  # they overlap
         for info in members:
-            if info.filename.endswith("/") or not may_be_picture(_clean(info.filename)):
+            if info.filename.endswith("/") or not wanted(_clean(info.filename)):
                 continue
             stamp, problem = f"{info.CRC}-{info.file_size}", _zip_problem(info, limits)
             entry = _entry(info.filename, SPOOL, target.tell(), info.file_size, stamp, problem)

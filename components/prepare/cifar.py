@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,13 +18,14 @@ from PIL import Image
 from components.config import ConfigError, suggestion
 from components.inpainting.images import Bytes
 from components.manifest import complete_folder
-from components.prepare.entries import SPOOL, Entry
+from components.prepare.archives import Limits, read_archive
+from components.prepare.entries import SPOOL, Entry, read_entry
 from components.prepare.remote import fetch
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
-_MAX_BYTES = 400_000_000  # the official batches unpack to 186 MB
+_LIMITS = Limits(members=100, total_bytes=400_000_000)  # the official batches unpack to 186 MB
 
 _ALLOWED = {
     ("numpy", "ndarray"),
@@ -110,21 +110,23 @@ def holds_batches(names: Iterable[str]) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the batches of an archive, once, into ``folder``: regular files in its batch folder, nothing else."""
+    """Unpack the batches of an archive, once, into ``folder``: regular files in its batch folder, nothing else.
+
+    Raises ``ConfigError`` for an archive that is damaged or larger than CIFAR-10.
+    """
     if folder.exists():
         return folder
-    left = _MAX_BYTES
-    with complete_folder(folder, "cifar10") as draft, tarfile.open(archive, "r:*") as tar:
-        for member in tar:
-            path = PurePosixPath(member.name)
-            if member.isfile() and path.parts == (FOLDER, path.name):
-                left -= member.size
-                if left < 0:
-                    raise ConfigError(f"{archive} unpacks to more than CIFAR-10; delete it and run again")
-                content = tar.extractfile(member)
-                assert content is not None
-                (draft.path / path.name).write_bytes(content.read())
+    with complete_folder(folder, "cifar10") as draft:
+        for entry in read_archive(archive, draft.path / "spool", _LIMITS, wanted=_is_batch):
+            if not entry.problem:
+                (draft.path / PurePosixPath(entry.name).name).write_bytes(read_entry(entry, draft.path))
+        (draft.path / "spool").unlink()
     return folder
+
+
+def _is_batch(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder == FOLDER and file.startswith(("batches.meta", "data_batch_", "test_batch"))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, Bytes]]:

@@ -37,9 +37,12 @@ def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
     """
     config, shard = order.config, order.shard
     cutter = Cutter.of(config)
-    with _work(config, settings) as work:
+    alone = config.num_shards == 1
+    with _work(config, settings, "" if alone else f"-{shard.replace('/', '-of-')}") as work:
         source = open_source(config, work, settings.downloads)
         total = sum(len(chunk) for _, chunk in chunked(source.entries(), shard))
+        resumed = ", going on where an earlier start stopped" if any(work.glob("chunks/*")) else ""
+        say(f"shard {shard}: {total} files that should be pictures{resumed}")
         with complete_folder(part, PART) as draft, Bar("read pictures", total) as bar:
             chunks = chunked(source.entries(), shard)
             for number, size, stem in ingest_chunks(chunks, cutter, work, settings.workers or usable_cores()):
@@ -47,6 +50,8 @@ def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
                     _link(stem.with_suffix(suffix), draft.path / f"{number:07}{suffix}")
                 bar.advance(size)
             draft.facts = {"shard": shard, "licence": source.licence, "config": config.model_dump_json()}
+        if not alone:  # else prepare may cut more from what was unpacked here
+            _remove(work)
 
 
 @step("prepare")
@@ -98,11 +103,12 @@ def _check_parts(config: DataConfig, parts: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _work(config: DataConfig, settings: Settings) -> Iterator[Path]:
-    """The work folder of a configuration, for one process at a time."""
+def _work(config: DataConfig, settings: Settings, suffix: str = "") -> Iterator[Path]:
+    """The work folder of a configuration, for one process at a time; shards have one each, to read side by side."""
     from filelock import FileLock
 
     work = work_folder(config, settings.make_state())
+    work = work.with_name(work.name + suffix)
     work.parent.mkdir(exist_ok=True)
     with FileLock(work.with_suffix(".lock")):
         work.mkdir(exist_ok=True)

@@ -76,11 +76,11 @@ class Catalog:
         self._db.executescript("""
             BEGIN;
             CREATE INDEX by_content ON pictures (sha256, splits = 'test' DESC, name, id) WHERE fate = '';
-            CREATE TEMP TABLE twins AS SELECT id, first FROM (SELECT id, first_value(id) OVER
+            CREATE TEMP TABLE twins (id INTEGER PRIMARY KEY, first INT);
+            INSERT INTO twins SELECT id, first FROM (SELECT id, first_value(id) OVER
                 (PARTITION BY sha256 ORDER BY splits = 'test' DESC, name, id) AS first
                 FROM pictures WHERE fate = '') WHERE id != first;
-            UPDATE pictures SET fate = 'duplicate', twin = (SELECT first FROM twins WHERE twins.id = pictures.id)
-                WHERE id IN (SELECT id FROM twins);
+            UPDATE pictures SET fate = 'duplicate', twin = first FROM twins WHERE twins.id = pictures.id;
             UPDATE pictures SET split = assign(sha256, splits) WHERE fate = '';
             COMMIT;
         """)

@@ -172,16 +172,19 @@ def _write_tar(path: Path, count: int) -> None:
 
 
 def _cuts(count: int, height: int, width: int) -> Iterator[Image.Image]:
+    """Pictures that differ: cuts of two photographs, one over the other."""
     from skimage import data
 
     rng = np.random.default_rng(0)
     photographs = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+
+    def cut(photograph: Bytes) -> Bytes:
+        top, left = rng.integers(0, photograph.shape[0] - height + 1), rng.integers(0, photograph.shape[1] - width + 1)
+        piece: Bytes = photograph[top : top + height, left : left + width]
+        return piece
+
     for number in range(count):
-        photograph = photographs[number % 4]
-        top, left = (
-            rng.integers(0, side - want + 1) for side, want in zip(photograph.shape, (height, width), strict=False)
-        )
-        yield Image.fromarray(photograph[top : top + height, left : left + width])
+        yield Image.fromarray(cut(photographs[number % 4]) // 2 + cut(photographs[(number + 1) % 4]) // 2)
 
 
 def _typical(paths: list[Path]) -> str:

@@ -112,6 +112,13 @@ class DataConfig(Section):
                 raise ValueError(f"{family!r} is no mask family{suggestion(family, MASK_FAMILIES)}")
         return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
+    @field_validator("classes")
+    @classmethod
+    def _some_class(cls, value: str) -> str:
+        if not split_names(value):
+            raise ValueError("names no class; give class names, comma-separated, or auto, or all")
+        return value
+
     @model_validator(mode="after")
     def _fitting_together(self) -> Self:
         if ("custom" in self.mask_weights) != bool(self.mask_source):
@@ -266,10 +273,13 @@ def locate(name: str, value: str) -> str:
         return value
     path = Path(value).expanduser()
     if not path.exists():
-        raise ConfigError(
-            f"{name}: there is no file or folder {value!r}; give a folder or archive of pictures or of CIFAR-10 "
-            "batches, a URI such as s3://bucket/folder, or 'sample' or 'cifar10'"
-        )
+        wanted = {
+            "data_source": "a folder or archive of pictures or of CIFAR-10 batches, a URI such as s3://bucket/folder, "
+            "or 'sample' or 'cifar10'",
+            "data_mask_source": "a folder or archive of masks, white = hole",
+            "data_reference": "the folder of a dataset that prepare wrote",
+        }
+        raise ConfigError(f"{name}: there is no file or folder {value!r}; give {wanted[name]}")
     return str(path.absolute())
 
 

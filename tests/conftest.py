@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.config import DataConfig, PipelineConfig, Settings
 from components.inpainting.images import Bytes
@@ -52,14 +53,26 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 @pytest.fixture
 def picture_folder(tmp_path: Path, photographs: list[Bytes]) -> Path:
     """A folder of twelve different PNG pictures."""
-    from PIL import Image
-
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(12):
         photo = photographs[number % 3]
         Image.fromarray(np.roll(photo, 31 * number, axis=1)[:, : 150 + number]).save(folder / f"{number:02}.png")
     return folder
+
+
+@pytest.fixture
+def many(tmp_path: Path, photographs: list[Bytes]) -> Path:
+    """A folder of 120 different small JPEG and PNG pictures in two classes, cut from photographs."""
+    rng = np.random.default_rng(0)
+    for number in range(120):
+        photo = photographs[number % 3]
+        top, left = rng.integers(0, photo.shape[0] - 70), rng.integers(0, photo.shape[1] - 80)
+        folder = tmp_path / "many" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        cut = Image.fromarray(photo[top : top + 70, left : left + 80])
+        cut.save(folder / f"{number:03}.{'png' if number % 3 else 'jpg'}", quality=95)
+    return tmp_path / "many"
 
 
 Kintsugi = Callable[..., subprocess.CompletedProcess[str]]

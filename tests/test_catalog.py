@@ -21,7 +21,13 @@ def row(number: int, phash: int = 0, **changes: Any) -> dict[str, Any]:
         "name": f"{number:05}.png", "where": "here", "offset": -1, "size": 9, "stamp": "", "class_name": "",
         "splits": ALL_SPLITS, "problem": "", "sha256": sha256, "phash": f"{phash:016x}", "width": 64, "height": 64,
         "notes": [], "red": 0.5, "green": 0.5, "blue": 0.5, "contrast": 0.1, "sharpness": 0.01, "crop": 0,
+        "mirrored": f"{_mirror(phash):016x}",
     } | changes  # fmt: skip
+
+
+def _mirror(phash: int) -> int:
+    """Stands for the hash of the mirror image: other bits, and its own inverse."""
+    return phash ^ 0x5555555555555555
 
 
 def settled(rows: list[dict[str, Any]], folder: Path) -> Catalog:
@@ -82,6 +88,13 @@ def test_a_tested_picture_stays_and_its_near_twins_leave(tmp_path: Path) -> None
     told = {item["name"]: item["of"] for item in catalog.left_out("near duplicate")}
     assert told == {"00100.png": "00000.png", "00101.png": "00001.png", "00002.png": "00102.png",
                     "00200.png": "00039.png"}  # fmt: skip
+
+
+def test_a_mirror_image_resembles(tmp_path: Path) -> None:
+    different = hashes(30)
+    rows = [row(i, phash, splits=("test", "val", "train")[i % 3]) for i, phash in enumerate(different)]
+    catalog = settled([*rows, row(99, _mirror(different[0]) ^ 0b11, splits="train")], tmp_path)
+    assert [(r["name"], r["of"]) for r in catalog.left_out("near duplicate")] == [("00099.png", "00000.png")]
 
 
 def test_equal_content_is_kept_once_by_the_first_name_and_rather_in_the_test_split(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -47,6 +49,24 @@ def test_class_folders_are_classes_and_can_be_chosen(picture_folder: Path, tmp_p
     chosen = opened(picture_folder, tmp_path / "work", classes="cat")
     assert {entry.class_name for entry in chosen.entries()} == {"cat"}
     assert {e.class_name for e in opened(picture_folder, tmp_path / "work").entries()} == {"cat", "dog"}
+
+
+def test_odd_names_and_links_are_listed_and_loops_end(picture_folder: Path, tmp_path: Path) -> None:
+    picture = (picture_folder / "00.png").read_bytes()
+    for name in (b"\xff.png", b"a\nb.png"):
+        (Path(os.fsdecode(bytes(picture_folder) + b"/" + name))).write_bytes(picture + name)
+    (picture_folder / "self.png").symlink_to("self.png")
+    (picture_folder / "loop").symlink_to(picture_folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "linked.png").write_bytes(picture + b"2")
+    (picture_folder / "cat").symlink_to(elsewhere)
+    entries = {entry.name: entry for entry in opened(picture_folder, tmp_path / "work").entries()}
+    assert {"\ufffd.png", "a\ufffdb.png", "cat/linked.png", "self.png"} <= entries.keys()
+    assert not any(name.startswith("loop") for name in entries)
+    assert entries["self.png"].problem == "a link to nothing"
+    (picture_folder / "self.png").unlink()
+    assert digest(picture_folder, tmp_path / "made")
 
 
 def test_missing_sources_say_what_to_do(tmp_path: Path) -> None:
@@ -115,6 +135,41 @@ def test_the_web_says_what_is_wrong(site: tuple[str, Path], tmp_path: Path) -> N
         read_entry(Entry("a.png", f"{site[0]}/a.png"), tmp_path)
 
 
+def test_a_stumbling_server_is_asked_again_and_a_broken_one_named(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Stumbling(_Quiet):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path == "/broken.png" or len(asked) < 3:
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Stumbling, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert read_entry(Entry("a.png", f"{url}/a.png"), tmp_path) == b"a picture"
+        assert len(asked) >= 3
+        with pytest.raises(ConfigError, match=r"cannot be reached .*run again"):
+            read_entry(Entry("broken.png", f"{url}/broken.png"), tmp_path)
+        server.shutdown()
+
+
+def test_batches_from_the_web(site: tuple[str, Path], tmp_path: Path) -> None:
+    from tests.test_cifar import batch
+
+    labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    (site[1] / "batches.meta").write_bytes(pickle.dumps({"label_names": labels}, protocol=2))
+    for seed, name in enumerate(["data_batch_1", "test_batch"]):
+        (site[1] / name).write_bytes(pickle.dumps(batch(40, seed), protocol=2))
+    entries = list(opened(site[0], tmp_path / "work").entries())
+    assert {(entry.class_name, entry.splits) for entry in entries} == {
+        (name, splits) for name in ("cat", "dog") for splits in ("test", "val,train")
+    }
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A bucket on an S3 server of our own."""
@@ -175,5 +230,5 @@ def test_a_missing_driver_is_named_with_its_extra(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_protocol_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nonsense://x cannot be opened .*known are"):
+    with pytest.raises(ConfigError, match=r"nonsense://x/batches.meta cannot be opened .*known are"):
         opened("nonsense://x", tmp_path)

@@ -52,6 +52,10 @@ class TooLargeError(ImageError):
     """The picture has more pixels than are read."""
 
 
+class NoMemoryError(ImageError):
+    """The picture needs more memory than is left; the same bytes may be read another time."""
+
+
 class MaskError(ImageError):
     """The mask has another size than the picture, or no white in it."""
 
@@ -257,6 +261,8 @@ def _decoder_errors(formats: Sequence[str]) -> Iterator[None]:
         raise UnknownFormatError(
             f"this is no picture in a format we read ({', '.join(formats)}); convert it to one of them"
         ) from None
+    except MemoryError:
+        raise NoMemoryError("the picture needs more memory than is left; send a smaller one, or try again") from None
     except Exception as error:  # decoders raise almost anything, RuntimeError and AssertionError included
         reason = str(error) or type(error).__name__
         raise ImageError(f"the picture is damaged ({reason}); send it again or re-export it") from None

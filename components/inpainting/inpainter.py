@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,12 @@ def open_onnx(path: Path, stride: int) -> Inpainter:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on; more threads than that make torch and ONNX Runtime crawl."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use, a container's limit included; more threads than that make everything crawl."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))  # "max", no number, is no limit
+    return cores
 
 
 def wrap_generator(generator: Generator) -> Inpainter:

@@ -12,6 +12,7 @@ import string
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -249,16 +250,17 @@ class MaskMixture:
             masks += [self._draw_one(family, low, high, rng) for _ in range(number)]
         return np.stack([masks[i] for i in rng.permutation(len(masks))])
 
-    def draw_fixed(self, family: str, keys: Sequence[Sequence[int]], *, first: int = 0) -> Bytes:
-        """One mask per key, uint8 ``N,H,W``, their coverage spread evenly over the bins that the family reaches.
+    def draw_fixed(self, family: str, keys: Sequence[Sequence[int]]) -> Bytes:
+        """One mask per key, uint8 ``N,H,W``, their coverage spread over the bins that the family reaches.
 
-        A key is the seed of its mask alone. The bins take turns; the first mask is the ``first`` of its split.
+        A mask depends on its key alone, whatever the others are: its numbers seed it, and
+        their sum chooses its bin, so that keys which count up in the last take the bins in turn.
         """
         bins = FAMILIES[family].bins if family in FAMILIES else self._custom_bins()
         masks = []
-        for number, key in enumerate(keys, first):
+        for key in keys:
             rng = np.random.default_rng([zlib.crc32(family.encode()), *key])
-            masks.append(self._draw_one(family, *(bins[number % len(bins)] if bins else (0.0, 1.0)), rng))
+            masks.append(self._draw_one(family, *(bins[sum(key) % len(bins)] if bins else (0.0, 1.0)), rng))
         return np.stack(masks)
 
     def _draw_one(self, family: str, low: float, high: float, rng: Random) -> Bytes:
@@ -283,15 +285,19 @@ class MaskMixture:
 
     def _pick_custom(self, low: float, high: float, rng: Random) -> Bytes:
         assert self.custom is not None, "custom masks are weighted but none are given"
-        shares = coverage(self.custom)
+        shares = self._custom_shares
         fitting = np.flatnonzero((shares >= low) & (shares < high))
         mask = self.custom[rng.choice(fitting if len(fitting) else len(shares))]
         return np.ascontiguousarray(mask[:, ::-1] if rng.random() < 0.5 else mask)
 
+    @cached_property
+    def _custom_shares(self) -> Shares:
+        assert self.custom is not None, "custom masks are weighted but none are given"
+        return coverage(self.custom)
+
     def _custom_bins(self) -> list[tuple[float, float]]:
         """The bins that hold custom masks; what covers more than they reach is left to training."""
-        assert self.custom is not None, "custom masks are weighted but none are given"
-        shares = coverage(self.custom)
+        shares = self._custom_shares
         return [(low, high) for low, high in BINS if np.any((shares >= low) & (shares < high))]
 
 

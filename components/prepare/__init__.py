@@ -7,22 +7,26 @@ not on how many pods, processes or interrupted attempts it took.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from components.config import ConfigError, DataConfig, ReadOrder, Settings
+from components.config import ConfigError, DataConfig, ReadOrder, Settings, suggestion
 from components.inpainting.dataset import KIND
 from components.inpainting.inpainter import usable_cores
 from components.manifest import Manifest, complete_folder, read_manifest, write_file
 from components.prepare.card import render_card
 from components.prepare.catalog import Catalog
+from components.prepare.chunks import Cutter, chunked, ingest_chunks
+from components.prepare.entries import Entry
 from components.prepare.facts import refuse_quarantine
-from components.prepare.ingest import Cutter, chunked, ingest_chunks
 from components.prepare.merge import write_dataset
-from components.prepare.sources import open_source, work_folder
+from components.prepare.sources import Source, open_source, work_folder
 from components.prepare.statistics import read_reference
 from components.progress import Bar, say, step
 
@@ -33,15 +37,14 @@ PART = "part"
 def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
     """Read the chunks of the source that fall to a shard into a part folder.
 
-    What was read before a kill is not read again. Raises ``ConfigError`` where there is nothing to read.
+    What was read before a kill is not read again. Raises ``ConfigError`` where the source cannot be read
+    or has not all the classes asked for.
     """
-    config, shard = order.config, order.shard
-    cutter = Cutter.of(config)
-    alone = config.num_shards == 1
-    with _work(config, settings, "" if alone else f"-{shard.replace('/', '-of-')}") as work:
+    config, shard, cutter = order.config, order.shard, Cutter.of(order.config)
+    with _work(config, settings) as work:
         source = open_source(config, work, settings.downloads)
-        total = sum(len(chunk) for _, chunk in chunked(source.entries(), shard))
-        resumed = ", going on where an earlier start stopped" if any(work.glob("chunks/*")) else ""
+        total, listing = _survey(source, shard)
+        resumed = ", going on where an earlier start stopped" if any(work.glob("chunks/*.jsonl")) else ""
         say(f"shard {shard}: {total} files that should be pictures{resumed}")
         with complete_folder(part, PART) as draft, Bar("read pictures", total) as bar:
             chunks = chunked(source.entries(), shard)
@@ -49,9 +52,8 @@ def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
                 for suffix in (".bin", ".jsonl"):
                     _link(stem.with_suffix(suffix), draft.path / f"{number:07}{suffix}")
                 bar.advance(size)
-            draft.facts = {"shard": shard, "licence": source.licence, "config": config.model_dump_json()}
-        if not alone:  # else prepare may cut more from what was unpacked here
-            _remove(work)
+            draft.made_from = {"listing": listing, "config": _digest(config)}
+            draft.facts = {"shard": shard, "licence": source.licence}
 
 
 @step("prepare")
@@ -62,18 +64,21 @@ def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path
     """
     reference = read_reference(config.reference) if config.reference else None
     licence = _check_parts(config, parts)
-    with _work(config, settings) as work:
-        with closing(Catalog(work / "catalog.sqlite")) as catalog:
-            stems = sorted((path for part in parts for path in part.glob("*.jsonl")), key=lambda path: path.name)
-            catalog.load(stems, len(stems))
-            refuse_quarantine(catalog, config, work)
-            catalog.settle()
-            with complete_folder(dataset, KIND) as draft:
-                write_dataset(draft, catalog, config, work, settings)
-                draft.facts["licence"] = licence
-                if reference:
-                    draft.made_from["reference"] = reference.digest
-        _remove(work)
+    rows = sorted((path for part in parts for path in part.glob("*.jsonl")), key=lambda path: path.name)
+    with (
+        _work(config, settings) as work,
+        tempfile.TemporaryDirectory(dir=work) as scratch,
+        closing(Catalog(Path(scratch) / "catalog.sqlite")) as catalog,
+    ):
+        catalog.load([path.with_suffix("") for path in rows], len(rows))
+        refuse_quarantine(catalog, config, work)
+        catalog.settle()
+        with complete_folder(dataset, KIND) as draft:
+            write_dataset(draft, catalog, config, work, settings)
+            draft.facts["licence"] = licence
+            if reference:
+                draft.made_from["reference"] = reference.digest
+    _clear(work)
     manifest = read_manifest(dataset, KIND)
     write_file(card, render_card(dataset, manifest, reference))
     counts = ", ".join(f"{count} {split}" for split, count in manifest.facts["counts"].items())
@@ -83,44 +88,70 @@ def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path
 
 def prepare_here(config: DataConfig, folder: Path, settings: Settings) -> Path:
     """Both halves on this machine: ``dataset`` and ``card.html`` in ``folder``; returns the dataset's folder."""
-    work = work_folder(config, settings.make_state())
-    parts = [work / f"part-{number}" for number in range(config.num_shards)]
+    parts = [folder / ".parts" / str(number) for number in range(config.num_shards)]
     for shard, part in zip(config.shards, parts, strict=True):
         ingest(ReadOrder(config=config, shard=shard), part, settings)
     prepare(config, parts, folder / "dataset", folder / "card.html", settings)
+    shutil.rmtree(folder / ".parts")
     return folder / "dataset"
+
+
+def _survey(source: Source, shard: str) -> tuple[int, str]:
+    """Go through a source's listing: the number of a shard's files, and a digest of all of them."""
+    seen, digest = set(), hashlib.sha256()
+
+    def entries() -> Iterator[Entry]:
+        for entry in source.everything():
+            seen.add(entry.class_name)
+            if source.wants(entry):
+                digest.update(f"{entry.name}\0{entry.size}\n".encode())
+                yield entry
+
+    total = sum(len(chunk) for _, chunk in chunked(entries(), shard))
+    for name in source.classes:
+        if name not in seen:
+            raise ConfigError(f"data_classes: the source has no class {name!r}{suggestion(name, sorted(seen - {''}))}")
+    return total, digest.hexdigest()
 
 
 def _check_parts(config: DataConfig, parts: Sequence[Path]) -> str:
     """Whether these are all shards of one reading; returns the source's licence note."""
-    facts = [read_manifest(part, PART).facts for part in parts]
-    if sorted(fact["shard"] for fact in facts) != sorted(config.shards):
-        given = ", ".join(fact["shard"] for fact in facts) or "none"
+    manifests = [read_manifest(part, PART) for part in parts]
+    shards = [manifest.facts["shard"] for manifest in manifests]
+    if sorted(shards) != sorted(config.shards):
+        given = ", ".join(shards) or "none"
         raise ConfigError(f"data_num_shards = {config.num_shards}, but the parts given are {given}; read them again")
-    if any(fact["config"] != config.model_dump_json() for fact in facts):
+    if {manifest.made_from["config"] for manifest in manifests} != {_digest(config)}:
         raise ConfigError("the parts were read with other data parameters; read them again")
-    return str(facts[0]["licence"])
+    if len({manifest.made_from["listing"] for manifest in manifests}) > 1:
+        raise ConfigError("the source changed while its shards were read; run again")
+    return str(manifests[0].facts["licence"])
+
+
+def _digest(config: DataConfig) -> str:
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 
 @contextmanager
-def _work(config: DataConfig, settings: Settings, suffix: str = "") -> Iterator[Path]:
-    """The work folder of a configuration, for one process at a time; shards have one each, to read side by side."""
-    from filelock import FileLock
-
+def _work(config: DataConfig, settings: Settings) -> Iterator[Path]:
+    """The work folder of a configuration, kept while somebody uses it. Chunks have the names of their content."""
     work = work_folder(config, settings.make_state())
-    work = work.with_name(work.name + suffix)
     work.parent.mkdir(exist_ok=True)
-    with FileLock(work.with_suffix(".lock")):
+    with work.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
         work.mkdir(exist_ok=True)
         yield work
 
 
-def _remove(work: Path) -> None:
-    """Remove the work folder so that a kill half-way leaves nothing that looks like finished chunks."""
-    gone = work.with_suffix(".gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    work.rename(gone)
-    shutil.rmtree(gone)
+def _clear(work: Path) -> None:
+    """Remove the work folder, unless somebody else uses it, so that a kill half-way leaves no half-finished chunk."""
+    with work.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        gone = work.with_suffix(".gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(FileNotFoundError):  # somebody else cleared it
+            work.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,7 +12,6 @@ import gzip
 import io
 import itertools
 import lzma
-import re
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from components.config import ConfigError
-from components.prepare.entries import MAX_FILE_BYTES, SPOOL, Entry, class_of, may_be_picture, stamp_of
+from components.prepare.entries import MAX_FILE_BYTES, SPOOL, Entry, class_of, clean_name, may_be_picture, stamp_of
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 _BLOCK = 1 << 20
@@ -31,7 +30,6 @@ _MAX_HEADERS = 1 << 20  # bytes that the headers of one member of a tar may take
 _MAX_DIRECTORY = 256 << 20  # bytes that a zip's table of contents may take: two million names
 _PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")  # a zip with members, and one without
-_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # what no name shown should hold
 _SPECIAL = "a link or a special file, which is not followed"
 
 
@@ -85,7 +83,7 @@ def first_names(path: Path, count: int) -> list[str]:
                     names = [member.name for member in itertools.islice(_members(tape), count)]
     except ConfigError:
         return []
-    return [_NO_TEXT.sub("\ufffd", name) for name in names]
+    return [clean_name(name) for name in names]
 
 
 @contextmanager
@@ -201,7 +199,7 @@ def _entry(name: str, where: str, offset: int, size: int, stamp: str, problem: s
 def _clean(name: str) -> str:
     """A name to be shown and to tell the class by: of text, with slashes, below the archive."""
     parts = (part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
-    return _NO_TEXT.sub("\ufffd", "/".join(parts))
+    return clean_name("/".join(parts))
 
 
 def _name_problem(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, encode_png, grid
+from components.inpainting.images import Bytes, encode_png, grid, resize
 from components.inpainting.masks import BINS, coverage
 from components.manifest import Manifest
 from components.prepare.statistics import compare
@@ -20,6 +20,7 @@ _NUM_COLUMNS = 8
 _NUM_SAMPLE_ROWS = 3
 _MAX_ROWS = 30  # of a table that may be long
 _MAX_CLASSES = 30
+_SIDE = 96  # pixels that a picture takes on the page
 
 
 def render_card(folder: Path, manifest: Manifest, reference: Manifest | None = None) -> str:
@@ -76,7 +77,8 @@ def _family(dataset: PreparedDataset, family: str) -> dict[str, Any]:
 
 
 def _sheet(rows: list[list[Bytes]], size: int) -> str:
-    return data_image(encode_png(grid(rows, [""] * len(rows[0]), scale=max(1, 96 // size), header=0)))
+    small = [[resize(picture, _SIDE, _SIDE) if size > _SIDE else picture for picture in row] for row in rows]
+    return data_image(encode_png(grid(small, [""] * len(rows[0]), scale=max(1, _SIDE // size), header=0)))
 
 
 def _first_rows(path: Path) -> list[dict[str, str]]:

@@ -27,10 +27,11 @@ NEAR = 6
 """Bits of 64 in which the perceptual hashes of near duplicates differ, at most."""
 
 _MIN_PHOTOS = 3
+_MAX_LENDERS = 1000  # pictures looked at for one to lend
 _MAX_PAIRS = 1 << 21  # hashes compared at once
 _SCHEMA = """
 CREATE TABLE pictures (
-    id INTEGER PRIMARY KEY, name TEXT, entry TEXT, class_name TEXT, splits TEXT, sha256 TEXT, phash TEXT,
+    id INTEGER PRIMARY KEY, name TEXT, entry TEXT, class_name TEXT, splits TEXT, sha256 TEXT, phash TEXT, mirrored TEXT,
     width INT, height INT, notes TEXT, red REAL, green REAL, blue REAL, contrast REAL, sharpness REAL,
     problem TEXT, fate TEXT, twin INT, split TEXT, file INT, row INT
 );
@@ -62,7 +63,7 @@ class Catalog:
             self._db.execute("BEGIN")
             self._db.execute("INSERT INTO files VALUES (?, ?)", (number, str(stem.with_suffix(".bin"))))
             with stem.with_suffix(".jsonl").open() as file:
-                self._db.executemany(f"INSERT INTO pictures VALUES ({','.join('?' * 21)})",
+                self._db.executemany(f"INSERT INTO pictures VALUES ({','.join('?' * 22)})",
                                      (_columns(json.loads(line), number) for line in file))  # fmt: skip
             self._db.execute("COMMIT")
 
@@ -85,6 +86,7 @@ class Catalog:
             COMMIT;
         """)
         self._require(self.count("fate = ''") >= _MIN_PHOTOS)
+        self._part_near_twins()
         self._lend()
         self._part_near_twins()
         self._require(all(self.count("fate = '' AND split = ?", split) for split in SPLITS))
@@ -100,32 +102,40 @@ class Catalog:
             )
 
     def _lend(self) -> None:
-        """Of a handful of pictures a split may get none by chance; it borrows one from the largest."""
+        """Of a handful of pictures a split may get none by chance; it borrows one that resembles no other."""
         for split in SPLITS:
-            if not self.count("fate = '' AND split = ?", split):
-                self._db.execute("""UPDATE pictures SET split = ? WHERE id = (SELECT id FROM pictures WHERE fate = ''
-                    AND split = (SELECT split FROM pictures WHERE fate = '' GROUP BY split ORDER BY COUNT(*) DESC)
-                    ORDER BY sha256 LIMIT 1)""", (split,))  # fmt: skip
+            if self.count("fate = '' AND split = ?", split):
+                continue
+            (largest, _), *_ = sorted(self.tally("split"), key=lambda row: -row[1])
+            ids, hashes = self._hashes(largest)
+            twins = [int(np.sum(np.bitwise_count(hashes ^ one) <= NEAR)) for one in hashes[:_MAX_LENDERS]]
+            lonely = [i for i, count in enumerate(twins) if count == 1]
+            for i in lonely or range(len(ids)):
+                allowed = "id = ?1 AND instr(splits, ?2)"
+                if self.count(allowed, int(ids[i]), split):
+                    self._db.execute(f"UPDATE pictures SET split = ?2 WHERE {allowed}", (int(ids[i]), split))
+                    break
 
     def _part_near_twins(self) -> None:
         """Leave out training pictures that resemble a watched or tested one, and watched that resemble a tested one.
 
         Every picture's split is its own content's; so what stands where never moves, and whoever would
-        straddle steps aside.
+        straddle steps aside. Mirror images resemble each other, since training mirrors pictures.
         """
         for leaving, staying in (("val", "test"), ("train", "test"), ("train", "val")):
             (left_ids, left), (stay_ids, stays) = self._hashes(leaving), self._hashes(staying)
-            pairs = ((int(stay_ids[twin]), int(left_ids[position])) for position, twin in near_pairs(left, stays))
-            self._db.executemany("UPDATE pictures SET fate = 'near duplicate', twin = ? WHERE id = ?", pairs)
+            for seen in (stays, self._hashes(staying, "mirrored")[1]):
+                pairs = ((int(stay_ids[twin]), int(left_ids[position])) for position, twin in near_pairs(left, seen))
+                self._db.executemany("UPDATE pictures SET fate = 'near duplicate', twin = ? WHERE id = ?", pairs)
 
-    def _hashes(self, split: str) -> tuple[npt.NDArray[np.int64], Hashes]:
+    def _hashes(self, split: str, column: str = "phash") -> tuple[npt.NDArray[np.int64], Hashes]:
         def rows() -> Iterator[tuple[int, str]]:
-            query = "SELECT id, phash FROM pictures WHERE fate = '' AND split = ? ORDER BY sha256"
+            query = f"SELECT id, {column} FROM pictures WHERE fate = '' AND split = ? ORDER BY sha256"
             yield from self._db.execute(query, (split,))
 
         return np.fromiter((i for i, _ in rows()), np.int64), np.fromiter((int(h, 16) for _, h in rows()), np.uint64)
 
-    def count(self, condition: str, *values: str) -> int:
+    def count(self, condition: str, *values: str | int) -> int:
         """How many pictures meet a condition."""
         return int(self._db.execute(f"SELECT COUNT(*) FROM pictures WHERE {condition}", values).fetchone()[0])
 
@@ -246,9 +256,10 @@ def _assign(sha256: str, splits: str) -> str:
 
 def _columns(row: dict[str, Any], file: int) -> tuple[Any, ...]:
     entry = json.dumps({name: row[name] for name in _ENTRY_FIELDS})
+    hashes = [row.get(name) for name in ("sha256", "phash", "mirrored")]
     measured = [row.get(name) for name in ("red", "green", "blue", "contrast", "sharpness")]
     return (
-        None, row["name"], entry, row["class_name"], row["splits"], row.get("sha256"), row.get("phash"),
+        None, row["name"], entry, row["class_name"], row["splits"], *hashes,
         row.get("width"), row.get("height"), ",".join(row.get("notes", [])), *measured,
         row["problem"], "", None, None, file, row.get("crop"),
     )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from components.config import ConfigError
@@ -12,9 +14,11 @@ from components.config import ConfigError
 ALL_SPLITS = "test,val,train"
 MAX_FILE_BYTES = 256 << 20
 SPOOL = "@spool"
-"""Where an entry lies that was copied into the work folder; the folder differs from machine to machine."""
+"""Where an entry lies that was copied into the spool. What begins with @ is a file of the work folder, which
+differs from machine to machine."""
 
 _READ = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".ppm", ".pgm"}
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _FOREIGN = {".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".ico", ".eps", ".raw", ".dng", ".cr2", ".nef"}
 
@@ -27,9 +31,10 @@ class VanishedError(OSError):
 class Entry:
     """A file that should be a picture.
 
-    ``where`` is a path, a URI or ``SPOOL``; ``offset`` and ``size`` are bytes (``offset`` -1: all of it).
-    ``stamp`` changes when the content does. ``splits`` are those that the picture may stand in. An
-    entry with a ``problem`` was refused before it was read.
+    ``where`` is a path, a URI, or a file of the work folder behind an @; ``offset`` and ``size`` are bytes
+    (``offset`` -1: all of it). ``stamp`` changes when the content does, ``""`` where nobody knows.
+    ``splits`` are those that the picture may stand in. An entry with a ``problem`` was refused before it
+    was read.
     """
 
     name: str
@@ -68,7 +73,7 @@ def read_entry(entry: Entry, work: Path) -> bytes:
         from components.prepare import remote
 
         return remote.read(entry.where)
-    path = work / "spool" if entry.where == SPOOL else Path(entry.where)
+    path = work / entry.where[1:] if entry.where.startswith("@") else Path(entry.where)
     try:
         with path.open("rb") as file:
             if entry.offset < 0:
@@ -84,33 +89,29 @@ def listed(work: Path, stamp: str, make: Callable[[Path], Iterable[Entry]]) -> C
 
     ``make`` gets the path of a spool that it may write, and yields entries.
     """
-    index, spool = work / "entries.jsonl", work / "spool"
-    if not index.exists() or _first_line(index) != stamp:
-        draft, listing = work / "spool.part", work / "entries.part"
+    version = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    index, spool = work / f"entries-{version}.jsonl", work / f"spool-{version}"
+    if not index.exists():
+        draft, listing = spool.with_suffix(".part"), index.with_suffix(".part")
         with listing.open("w") as file:
-            file.write(json.dumps(stamp) + "\n")
             for entry in make(draft):
-                file.write(json.dumps(asdict(entry)) + "\n")
-        index.unlink(missing_ok=True)
+                where = f"@{spool.name}" if entry.where == SPOOL else entry.where.replace(f"{work}/", "@")
+                file.write(json.dumps(asdict(replace(entry, where=where))) + "\n")
         if draft.exists():
             draft.replace(spool)
         listing.replace(index)
 
     def entries() -> Iterator[Entry]:
         with index.open() as file:
-            next(file)
             for line in file:
                 yield Entry(**json.loads(line))
 
     return entries
 
 
-def _first_line(path: Path) -> str:
-    with path.open() as file:
-        try:
-            return str(json.loads(file.readline()))
-        except json.JSONDecodeError:
-            return ""
+def clean_name(name: str) -> str:
+    """A name to be shown: what is no text in it, control characters and foreign bytes, replaced."""
+    return _NO_TEXT.sub("\ufffd", name)
 
 
 def stamp_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config import ConfigError, DataConfig
-from components.manifest import Draft
+from components.manifest import Draft, write_json
 from components.prepare.catalog import SPLITS, Catalog
 from components.prepare.statistics import measure
 from components.progress import say
@@ -29,7 +29,7 @@ def refuse_quarantine(catalog: Catalog, config: DataConfig, work: Path) -> None:
     unusable, total = catalog.count("problem != ''"), catalog.count("1")
     if unusable:
         say(f"quarantine: {unusable} of {total} pictures cannot be used")
-    if unusable <= config.max_quarantine * total:
+    if unusable / max(1, total) <= config.max_quarantine:
         return
     catalog.mark_unusable()
     table = work.with_suffix(".quarantine.jsonl")
@@ -47,6 +47,12 @@ def write_tables(folder: Path, catalog: Catalog) -> None:
     _write_lines(folder / "quarantine.jsonl", catalog.left_out("unusable"))
     doubles = ((kind, row) for kind in ("duplicate", "near duplicate") for row in catalog.left_out(kind))
     _write_lines(folder / "duplicates.jsonl", ({"kind": kind, **row} for kind, row in doubles))
+
+
+def write_parameters(folder: Path, config: DataConfig) -> None:
+    """Write what decides over pictures and masks as ``parameters.json``, so that the digest covers it."""
+    fields = {"image_size", "crop", "masks", "box_size", "num_train", "num_val", "num_test", "seed"}
+    write_json(folder / "parameters.json", config.model_dump(include=fields))
 
 
 def collect_facts(
@@ -90,7 +96,7 @@ def _nested(rows: list[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
 
 def _kind(reason: str) -> str:
     """A reason without what differs from file to file."""
-    return re.split(r"[(;,:\d]", reason)[0].strip().removesuffix(" is") or reason
+    return re.sub(r"\d+", "N", re.sub(r" \(.*\)", "", reason))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def write_holes(folder: Path, mixture: MaskMixture, seed: int) -> dict[str, str]
             folder / f"damaged-{family}.npy", (*shape, 3)
         ) as damaged_file:  # fmt: skip
             for start in range(0, len(index), _BLOCK):
-                masks = mixture.draw_fixed(family, keys[start : start + _BLOCK], first=start)
+                masks = mixture.draw_fixed(family, keys[start : start + _BLOCK])
                 damaged = np.stack(list(_damage(split.images, masks, start, keys, family)))
                 for file, block in ((masks_file, masks), (damaged_file, damaged)):
                     file.write(block.tobytes())
@@ -45,9 +45,10 @@ def write_holes(folder: Path, mixture: MaskMixture, seed: int) -> dict[str, str]
 
 
 def _damage(images: Shards, masks: Bytes, start: int, keys: list[list[int]], family: str) -> Iterator[Bytes]:
+    """The damaged pictures; the next picture, upside down, is what may show through."""
     for number, mask in enumerate(masks, start):
-        rng = np.random.default_rng([4, *keys[number]])
-        yield render_damage(images[number], mask, family, rng, images[(number + 1) % len(images)])
+        rng = np.random.default_rng([zlib.crc32(f"damage {family}".encode()), *keys[number]])
+        yield render_damage(images[number], mask, family, rng, images[(number + 1) % len(images)][::-1])
 
 
 def read_masks(config: DataConfig, work: Path, downloads: Path) -> tuple[Bytes | None, Bytes | None]:
@@ -69,8 +70,10 @@ def read_masks(config: DataConfig, work: Path, downloads: Path) -> tuple[Bytes |
     ordered = [found[digest] for digest in sorted(found)]
     if len(ordered) < _MIN_MASKS:
         return np.stack(ordered), np.stack(ordered)
-    held = math.ceil(_EVALUATION_SHARE * len(ordered))
-    return np.stack(ordered[held:]), np.stack(ordered[:held])
+    held = [int(digest[:15], 16) / 16**15 < _EVALUATION_SHARE for digest in sorted(found)]
+    held[0], held[-1] = True, False  # neither side stays empty
+    masks = np.stack(ordered)
+    return masks[~np.array(held)], masks[np.array(held)]
 
 
 def _read_each(source: Source, work: Path, size: int) -> Iterator[tuple[str, Bytes]]:
@@ -89,4 +92,4 @@ def _read_each(source: Source, work: Path, size: int) -> Iterator[tuple[str, Byt
         square = Image.fromarray(mask[top : top + side, left : left + side] * 255)
         small = (np.asarray(square.resize((size, size), Image.Resampling.BOX)) >= 128).astype(np.uint8)
         if 0 < small.sum() < small.size:
-            yield hashlib.sha256(content).hexdigest(), small
+            yield hashlib.sha256(small.tobytes()).hexdigest(), small

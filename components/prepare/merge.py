@@ -18,10 +18,10 @@ from components.inpainting.inpainter import usable_cores
 from components.inpainting.masks import CUSTOM, MaskMixture
 from components.manifest import Draft
 from components.prepare.catalog import SPLITS, Catalog
+from components.prepare.chunks import CHUNK, Cutter, cut_more, run_all
 from components.prepare.entries import Entry
-from components.prepare.facts import collect_facts, write_tables
+from components.prepare.facts import collect_facts, write_parameters, write_tables
 from components.prepare.holes import read_masks, write_holes
-from components.prepare.ingest import CHUNK, Cutter, cut_more, run_all
 from components.prepare.sources import open_source
 from components.progress import Bar
 
@@ -47,6 +47,7 @@ def write_dataset(draft: Draft, catalog: Catalog, config: DataConfig, work: Path
     if for_training is not None:
         np.save(draft.path / "train" / f"masks-{CUSTOM}.npy", for_training)
     write_tables(draft.path, catalog)
+    write_parameters(draft.path, config)
     collect_facts(draft, catalog, config, counts, holes)
 
 
@@ -55,7 +56,7 @@ def _write_split(folder: Path, catalog: Catalog, limit: int, config: DataConfig,
     count, rounds = catalog.choose(split, cutter.varies, limit)
     if rounds > 1:
         open_source(config, work, settings.downloads)  # this machine may not have unpacked it yet
-        _cut_more(catalog, split, rounds, cutter, work, settings.workers or usable_cores())
+        _cut_more(catalog, split, rounds, count, cutter, work, settings.workers or usable_cores())
     pixels, per_shard = _Pixels(cutter.size), max(1, SHARD_BYTES // (3 * cutter.size**2))
     crops = catalog.crops(split, count)
     with (folder / "index.jsonl").open("w") as index, Bar(f"write {split}", count) as bar:
@@ -70,14 +71,12 @@ def _write_split(folder: Path, catalog: Catalog, limit: int, config: DataConfig,
     return count
 
 
-def _cut_more(catalog: Catalog, split: str, rounds: int, cutter: Cutter, work: Path, workers: int) -> None:
-    groups = list(_groups(catalog, split, rounds))
-    total = sum(stop - start for group in groups for *_, start, stop in group)
-    tasks = ((number, partial(cut_more, [task[1:] for task in group], cutter, work)) for number, group in
-             enumerate(groups))  # fmt: skip
-    with Bar(f"cut {split}", total) as bar:
-        for number, path in run_all(tasks, workers):
-            cut = [(picture, crop) for picture, *_, start, stop in groups[number] for crop in range(start, stop)]
+def _cut_more(catalog: Catalog, split: str, rounds: int, count: int, cutter: Cutter, work: Path, workers: int) -> None:
+    groups = _groups(catalog, split, rounds)
+    tasks = ((group, partial(cut_more, [task[1:] for task in group], cutter, work)) for group in groups)
+    with Bar(f"cut {split}", count) as bar:
+        for group, path in run_all(tasks, workers):
+            cut = [(picture, crop) for picture, *_, start, stop in group for crop in range(start, stop)]
             catalog.add_crops(path, cut)
             bar.advance(len(cut))
 

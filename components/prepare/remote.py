@@ -55,6 +55,13 @@ def read(uri: str) -> bytes:
     raise AssertionError("unreachable")
 
 
+def exists(uri: str) -> bool:
+    """Whether there is such an object."""
+    system, path = _open(uri)
+    with _sentences(uri):
+        return bool(system.exists(path))
+
+
 def stamp(uri: str) -> str:
     """What tells one version of an object from the next: its size, and its tag or time where it has one."""
     system, path = _open(uri)
@@ -67,10 +74,12 @@ def stamp(uri: str) -> str:
 
 
 def fetch(uri: str, target: Path) -> None:
-    """Download one object; an interrupted download goes on where it stopped.
+    """Download one object, where it is not there yet; an interrupted download goes on where it stopped.
 
     Raises ``ConfigError`` where it cannot be reached or breaks off.
     """
+    if target.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from components.config import ConfigError, DataConfig, locate, split_names
 from components.prepare import archives, cifar, remote
-from components.prepare.entries import Entry, class_of, listed, may_be_picture, stamp_of
+from components.prepare.entries import Entry, class_of, clean_name, listed, may_be_picture, stamp_of
 
 _SKIMAGE = {
     "train": ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "retina.jpg", "hubble_deep_field.jpg",
@@ -37,10 +41,22 @@ _UNKNOWN_LICENCE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of pictures: ``entries()`` lists it anew, one entry at a time, in the same order each time."""
+    """A collection of pictures: ``everything()`` lists it anew, one entry at a time, in the same order each time.
 
-    entries: Callable[[], Iterator[Entry]]
+    ``classes`` are those asked for; none: all.
+    """
+
+    everything: Callable[[], Iterator[Entry]]
     licence: str
+    classes: tuple[str, ...] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        """The pictures of the classes asked for."""
+        return (entry for entry in self.everything() if self.wants(entry))
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether a picture is of a class asked for."""
+        return not self.classes or entry.class_name in self.classes
 
 
 def open_source(config: DataConfig, work: Path, downloads: Path) -> Source:
@@ -48,12 +64,13 @@ def open_source(config: DataConfig, work: Path, downloads: Path) -> Source:
 
     Raises ``ConfigError`` where there is nothing to read, and says what to do.
     """
+    from filelock import FileLock
+
     work.mkdir(parents=True, exist_ok=True)
     classes = () if config.classes == "auto" else split_names(config.classes)
-    source = _open(config.source, classes, work, downloads)
-    if not classes or classes == ("all",):
-        return source
-    return replace(source, entries=lambda: (entry for entry in source.entries() if entry.class_name in classes))
+    with FileLock(work / "source.lock"):  # others may unpack the same
+        source = _open(config.source, classes, work, downloads)
+    return source if classes in ((), ("all",)) else replace(source, classes=classes)
 
 
 def work_folder(config: DataConfig, state: Path) -> Path:
@@ -66,17 +83,17 @@ def _open(place: str, classes: tuple[str, ...], work: Path, downloads: Path) -> 
     if place == "sample":
         return Source(lambda: iter(_sample()), _LICENCES["sample"])
     if place == "cifar10":
-        return _cifar_archive(cifar.download(downloads), classes, work)
+        archive = cifar.download(downloads)
+        return _cifar_archive(archive, classes, work, stamp_of(archive))
     if "://" in place and not place.startswith("file://"):
         return _remote(place, classes, work)
-    path = Path(unquote(urlparse(place).path)) if "://" in place else Path(locate("data_source", place))
-    if not path.exists():
-        locate("data_source", str(path))
+    path = Path(locate("data_source", unquote(place.removeprefix("file://")) if "://" in place else place))
     if path.is_file():
-        return _archive(path, classes, work)
+        return _archive(path, classes, work, f"{path} {stamp_of(path)}")
     if (path / "batches.meta").exists():
-        return _cifar_folder(path, classes, work)
-    return Source(lambda: _walk(path, path), _licence_of(os.listdir(path)))
+        stamps = sorted((batch.name, stamp_of(batch)) for batch in path.glob("*batch*"))
+        return _cifar_folder(path, classes, work, repr(stamps))
+    return Source(lambda: _walk(path, "", ()), _licence_of(os.listdir(path)))
 
 
 def _sample() -> list[Entry]:
@@ -97,67 +114,84 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _archive(path: Path, classes: tuple[str, ...], work: Path) -> Source:
+def _archive(path: Path, classes: tuple[str, ...], work: Path, stamp: str) -> Source:
     if not archives.is_archive(path):
         raise ConfigError(
             f"data_source: {str(path)!r} is a file, but no tar or zip archive; give a folder or an archive"
         )
     names = archives.first_names(path, 16)
     if cifar.holds_batches(names):
-        return _cifar_archive(path, classes, work)
-    listing = listed(work, f"{path} {stamp_of(path)}", lambda spool: archives.read_archive(path, spool))
+        return _cifar_archive(path, classes, work, stamp)
+    listing = listed(work, stamp, lambda spool: archives.read_archive(path, spool))
     return Source(listing, _licence_of([Path(name).name for name in names]))
 
 
-def _cifar_archive(path: Path, classes: tuple[str, ...], work: Path) -> Source:
+def _cifar_archive(path: Path, classes: tuple[str, ...], work: Path, stamp: str) -> Source:
     with archives.sentences(path):
-        folder = cifar.unpack(path, work / f"batches-{stamp_of(path)}")
-    return _cifar_folder(folder, classes, work)
+        folder = cifar.unpack(path, work / f"batches-{_short(stamp)}")
+    return _cifar_folder(folder, classes, work, stamp)
 
 
-def _cifar_folder(folder: Path, classes: tuple[str, ...], work: Path) -> Source:
+def _cifar_folder(folder: Path, classes: tuple[str, ...], work: Path, stamp: str) -> Source:
     wanted = () if classes == ("all",) else classes or _CIFAR_CLASSES
-    stamps = sorted((path.name, stamp_of(path)) for path in folder.glob("*batch*"))
-    listing = listed(work, repr((stamps, wanted)), lambda spool: cifar.entries(folder, wanted, spool))
+    listing = listed(work, f"{stamp} {wanted}", lambda spool: cifar.entries(folder, wanted, spool))
     return Source(listing, _LICENCES["cifar10"])
 
 
 def _remote(uri: str, classes: tuple[str, ...], work: Path) -> Source:
-    if not urlparse(uri).path.lower().endswith(archives.SUFFIXES):
-        listing = listed(work, f"{uri} {os.getpid()}", lambda _: remote.walk(uri))  # a store is listed anew each time
-        return Source(listing, _UNKNOWN_LICENCE)
-    version = hashlib.sha256(f"{uri} {remote.stamp(uri)}".encode()).hexdigest()[:16]
-    archive = work / f"archive-{version}"
-    if not archive.exists():
-        for old in work.glob("archive-*"):
-            if not old.name.startswith(archive.name):
-                old.unlink()
-        remote.fetch(uri, archive)
-    return _archive(archive, classes, work)
+    if urlparse(uri).path.lower().endswith(archives.SUFFIXES):
+        stamp = f"{uri} {remote.stamp(uri)}"
+        archive = work / f"archive-{_short(stamp)}"
+        if not archive.exists():
+            remote.fetch(uri, archive)
+        return _archive(archive, classes, work, stamp)
+    stamp = f"{uri} {_this_process()}"  # a store is listed anew by each process
+    if remote.exists(f"{uri.rstrip('/')}/batches.meta"):
+        folder = work / f"batches-{_short(stamp)}"
+        for name in cifar.BATCHES:
+            with suppress(FileNotFoundError):  # whoever reads them says which are missing
+                remote.fetch(f"{uri.rstrip('/')}/{name}", folder / name)
+        return _cifar_folder(folder, classes, work, stamp)
+    return Source(listed(work, stamp, lambda _: remote.walk(uri)), _UNKNOWN_LICENCE + ".")
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Entry]:
-    """The pictures below a folder in the order of their names; of what lies in memory, one folder at a time."""
+@cache
+def _this_process() -> str:
+    return secrets.token_hex(8)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
+    """The pictures below a folder in the order of their names; of a folder, no more than its names is in memory.
+
+    Links to folders are followed, unless they lead back into one of those ``above``.
+    """
     try:
-        found = sorted(os.scandir(folder), key=lambda item: item.name)
+        names = sorted(os.listdir(folder))
     except OSError as error:
-        raise ConfigError(f"data_source: {folder} cannot be listed ({error.strerror})") from None
-    for item in found:
-        name = os.path.relpath(item.path, root)
-        if item.is_dir(follow_symlinks=False) and not item.name.startswith((".", "__MACOSX")):
-            yield from _walk(Path(item.path), root)
-        elif may_be_picture(name) and not item.is_dir():
-            yield _local_entry(item, name)
+        raise ConfigError(f"data_source: {folder} cannot be listed ({error.strerror}); change its owner") from None
+    here = (*above, os.path.realpath(folder))
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            if not name.startswith((".", "__MACOSX")) and os.path.realpath(path) not in here:
+                yield from _walk(path, f"{prefix}{name}/", here)
+        elif may_be_picture(name):
+            yield _local_entry(path, clean_name(f"{prefix}{name}"))
 
 
-def _local_entry(item: os.DirEntry[str], name: str) -> Entry:
-    if not os.path.exists(item.path):
-        return Entry(name, item.path, class_name=class_of(name), problem="a link to nothing")
-    if not item.is_file():
-        return Entry(name, item.path, class_name=class_of(name), problem="not a regular file")
-    found = item.stat()
-    stamp = f"{found.st_size}-{found.st_mtime_ns}"
-    return Entry(name, item.path, size=found.st_size, stamp=stamp, class_name=class_of(name))
+def _local_entry(path: Path, name: str) -> Entry:
+    try:
+        found = path.stat()
+    except OSError:
+        return Entry(name, str(path), class_name=class_of(name), problem="a link to nothing")
+    if not stat.S_ISREG(found.st_mode):
+        return Entry(name, str(path), class_name=class_of(name), problem="not a regular file")
+    version = f"{found.st_size}-{found.st_mtime_ns}"
+    return Entry(name, str(path), size=found.st_size, stamp=version, class_name=class_of(name))
 
 
 def _licence_of(names: list[str]) -> str:

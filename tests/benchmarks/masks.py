@@ -52,8 +52,7 @@ def ours(family: str, low: float, high: float) -> Bytes:
     """Fixed masks of a family in one bin."""
     bins = FAMILIES[family].bins
     number = next(i for i, (_, end) in enumerate(bins) if abs(end - high) < 1e-9)
-    fixed = [MaskMixture({family: 1}, _SIZE).draw_fixed(family, [[i]], first=number) for i in range(_COUNT)]
-    return np.concatenate(fixed)
+    return MaskMixture({family: 1}, _SIZE).draw_fixed(family, [[number + i * len(bins)] for i in range(_COUNT)])
 
 
 def width(masks: Bytes) -> float:

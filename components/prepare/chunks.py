@@ -7,6 +7,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 import time
@@ -19,11 +20,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import psutil
-from PIL import Image
+from PIL import Image, ImageOps, ImageStat
 
 from components.config import ConfigError, DataConfig
-from components.inpainting.images import Bytes, ImageError, Photograph, UnknownFormatError, decode_photograph, resize
+from components.inpainting.images import (
+    Bytes,
+    ImageError,
+    NoMemoryError,
+    Photograph,
+    UnknownFormatError,
+    decode_photograph,
+    resize,
+)
 from components.manifest import write_file
 from components.prepare.entries import Entry, VanishedError, read_entry
 from components.progress import STOP_SIGNALS
@@ -32,6 +40,7 @@ CHUNK = 256  # pictures at most; also crops in a file of further crops
 MIN_SIDE = 16
 _FLAT = 1.0  # grey levels of deviation below which a picture shows nothing
 _CROP_SCALES = (1.5, 6.0)  # random crops are this many times the picture size before they are scaled down
+_ROOM = 1.25  # long to short side, from where squares of the short side differ
 _SHARPNESS_SIDE = 256
 
 K = TypeVar("K")
@@ -58,7 +67,8 @@ class Cutter:
 
     def varies(self, width: int, height: int) -> bool:
         """Whether a picture of that size gives crops that differ."""
-        return self.crop == "random" and (width != height or height > round(self.size * _CROP_SCALES[0]))
+        short, long = sorted((width, height))
+        return self.crop == "random" and (long >= _ROOM * short or short > round(self.size * _CROP_SCALES[0]))
 
     def cut(self, pixels: Bytes, sha256: str, number: int) -> Bytes:
         """Crop ``number`` of a picture, uint8 ``size,size,3``; a picture of that size already is left as it is."""
@@ -106,16 +116,29 @@ def chunked(entries: Iterator[Entry], shard: str) -> Iterator[tuple[int, list[En
 
 
 def cut_more(tasks: Sequence[tuple[Entry, str, int, int]], cutter: Cutter, work: Path) -> Path:
-    """Cut further crops: of each entry with its digest those from one number up to another, in one file."""
+    """Cut further crops: of each entry with its digest those from one number up to another, in one file.
+
+    Raises ``ConfigError`` where a picture is not what it was when it was read.
+    """
     name = hashlib.sha256(json.dumps([asdict(cutter), *((asdict(t[0]), *t[1:]) for t in tasks)]).encode()).hexdigest()
     path = work / "chunks" / f"more-{name[:24]}.bin"
     if not path.exists():
         crops = []
         for entry, sha256, start, stop in tasks:
-            pixels = decode_photograph(read_entry(entry, work), at_least=cutter.at_least).pixels
+            pixels = _read_again(entry, sha256, work, cutter.at_least)
             crops += [cutter.cut(pixels, sha256, number) for number in range(start, stop)]
         write_file(path, b"".join(crop.tobytes() for crop in crops))
     return path
+
+
+def _read_again(entry: Entry, sha256: str, work: Path, at_least: int) -> Bytes:
+    try:
+        content = read_entry(entry, work)
+    except VanishedError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ConfigError(f"data_source: {entry.name} changed or vanished while it was prepared; run again")
+    return decode_photograph(content, at_least=at_least).pixels
 
 
 def run_all(tasks: Iterable[tuple[K, Callable[[], T]]], workers: int) -> Iterator[tuple[K, T]]:
@@ -159,7 +182,7 @@ def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while psutil.pid_exists(parent):
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
@@ -167,7 +190,8 @@ def _start_worker(parent: int) -> None:
 
 
 def _read_chunk(entries: list[Entry], cutter: Cutter, work: Path) -> Path:
-    stem = work / "chunks" / chunk_name(entries, cutter)
+    known = all(entry.stamp for entry in entries)
+    stem = work / "chunks" / (chunk_name(entries, cutter) + ("" if known else secrets.token_hex(8)))
     if not stem.with_suffix(".jsonl").exists():
         rows: list[dict[str, Any]] = []
         crops: list[bytes] = []
@@ -178,6 +202,8 @@ def _read_chunk(entries: list[Entry], cutter: Cutter, work: Path) -> Path:
                 crops.append(crop.tobytes())
             if row:
                 rows.append(row)
+        if any(row.get("passing") for row in rows):
+            stem = stem.with_name(stem.name + secrets.token_hex(8))  # such a chunk is read again next time
         write_file(stem.with_suffix(".bin"), b"".join(crops))
         write_file(stem.with_suffix(".jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
     return stem
@@ -192,9 +218,16 @@ def _read_one(entry: Entry, cutter: Cutter, work: Path) -> tuple[dict[str, Any],
         content = read_entry(entry, work)
         photo = decode_photograph(content, at_least=cutter.at_least)
         _refuse_useless(photo)
+    except NoMemoryError:
+        raise ConfigError(
+            f"memory ran out at {entry.name}; give the step more, or set KINTSUGI_WORKERS=1, and run again: "
+            "what was read is kept"
+        ) from None
     except UnknownFormatError as error:
         return (row | {"problem": str(error)}, None) if entry.certain else ({}, None)
-    except (ImageError, VanishedError) as error:
+    except VanishedError as error:
+        return row | {"problem": str(error), "passing": True}, None
+    except ImageError as error:
         return row | {"problem": str(error)}, None
     sha256 = hashlib.sha256(content).hexdigest()
     row |= {"sha256": sha256, "width": photo.width, "height": photo.height, "notes": list(photo.notes)}
@@ -204,12 +237,12 @@ def _read_one(entry: Entry, cutter: Cutter, work: Path) -> tuple[dict[str, Any],
 def _refuse_useless(photo: Photograph) -> None:
     if min(photo.width, photo.height) < MIN_SIDE:
         raise ImageError(f"the picture is {photo.width}x{photo.height} pixels, too small to learn from")
-    if photo.pixels.std() < _FLAT:
+    if max(ImageStat.Stat(Image.fromarray(photo.pixels)).stddev) < _FLAT:
         raise ImageError("the picture is blank")
 
 
 def _measure(pixels: Bytes) -> dict[str, Any]:
-    """What the catalogue knows of a picture: perceptual hash, colour, contrast and sharpness.
+    """What the catalogue knows of a picture: perceptual hashes, plain and mirrored, colour, contrast, sharpness.
 
     Sharpness is the variance of the Laplacian of the middle (Pech-Pacheco et al., "Diatom autofocusing in
     brightfield microscopy", 2000), luma in [0, 1]; colours and contrast are of a 32x32 copy, in [0, 1].
@@ -217,6 +250,7 @@ def _measure(pixels: Bytes) -> dict[str, Any]:
     import imagehash
 
     picture = Image.fromarray(pixels)
+    grey = picture.convert("L").resize((32, 32), Image.Resampling.LANCZOS)  # what phash makes of it first
     small = np.asarray(picture.resize((32, 32), Image.Resampling.BOX), np.float32) / 255
     top, left = (max(0, (side - _SHARPNESS_SIDE) // 2) for side in pixels.shape[:2])
     middle = pixels[top : top + _SHARPNESS_SIDE, left : left + _SHARPNESS_SIDE].astype(np.float32)
@@ -224,7 +258,8 @@ def _measure(pixels: Bytes) -> dict[str, Any]:
     ring = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
     red, green, blue = (round(float(value), 4) for value in small.mean((0, 1)))
     return {
-        "phash": str(imagehash.phash(picture)),
+        "phash": str(imagehash.phash(grey)),
+        "mirrored": str(imagehash.phash(ImageOps.mirror(grey))),
         "red": red,
         "green": green,
         "blue": blue,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from PIL import Image
 
 from components.config import ConfigError, DataConfig, ReadOrder, Settings
 from components.inpainting.dataset import PreparedDataset
+from components.inpainting.images import Photograph, decode_photograph
 from components.manifest import read_manifest
 from components.prepare import ingest, prepare, prepare_here
 from components.prepare.facts import QuarantineError
@@ -109,6 +112,27 @@ def test_a_failure_that_may_pass_is_not_remembered(many: Path, tmp_path: Path, m
         patch.setattr(chunks, "read_entry", unreadable)
         prepared(tmp_path, source=str(many), max_quarantine=0)
     assert prepared(tmp_path, source=str(many), max_quarantine=0).manifest.facts["left_out"]["unusable"] == 0
+
+
+def test_a_picture_that_kills_its_decoder_is_quarantined(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.prepare import chunks
+
+    deadly = (many / "dog" / "061.png").read_bytes()
+
+    def crash(content: bytes, *, at_least: int) -> Photograph:
+        if content == deadly:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return decode_photograph(content, at_least=at_least)
+
+    monkeypatch.setattr(chunks, "decode_photograph", crash)
+    config = data_config(source=str(many), num_train=0)
+    data = PreparedDataset.open(prepare_here(config, tmp_path, Settings(home=tmp_path / "state", workers=2)))
+    (told,) = (json.loads(line) for line in (data.folder / "quarantine.jsonl").read_text().splitlines())
+    assert told["name"] == "dog/061.png"
+    assert "kills the process" in told["reason"]
+    assert sum(data.manifest.facts["photos"].values()) + sum(data.manifest.facts["left_out"].values()) == 120
 
 
 def test_a_killed_run_leaves_no_process_behind(many: Path, tmp_path: Path) -> None:

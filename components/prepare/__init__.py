@@ -88,6 +88,8 @@ def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path
 
 def prepare_here(config: DataConfig, folder: Path, settings: Settings) -> Path:
     """Both halves on this machine: ``dataset`` and ``card.html`` in ``folder``; returns the dataset's folder."""
+    for left in folder.glob(".dataset.*"):  # by a run that was killed
+        shutil.rmtree(left)
     parts = [folder / ".parts" / str(number) for number in range(config.num_shards)]
     for shard, part in zip(config.shards, parts, strict=True):
         ingest(ReadOrder(config=config, shard=shard), part, settings)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ from components.inpainting.images import (
 )
 from components.manifest import write_file
 from components.prepare.entries import Entry, VanishedError, read_entry
-from components.progress import STOP_SIGNALS
+from components.progress import STOP_SIGNALS, say
 
 CHUNK = 256  # pictures at most; also crops in a file of further crops
 MIN_SIDE = 16
@@ -43,8 +43,21 @@ _CROP_SCALES = (1.5, 6.0)  # random crops are this many times the picture size b
 _ROOM = 1.25  # long to short side, from where squares of the short side differ
 _SHARPNESS_SIDE = 256
 
+_DEADLY = "reading it kills the process: it is made to, or needs more memory than there is"
+
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+class WorkersDied(ConfigError):
+    """A process that decodes pictures was killed; ``keys`` are those of the tasks that did not end."""
+
+    def __init__(self, keys: list[Any]) -> None:
+        super().__init__(
+            "a process that decodes pictures was killed, most likely because memory ran out; give the step more, "
+            "or set KINTSUGI_WORKERS=1, and run again: what was read is kept"
+        )
+        self.keys = keys
 
 
 @dataclass(frozen=True)
@@ -93,9 +106,38 @@ def ingest_chunks(
     """
     folder = work / "chunks"
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = (((number, len(entries)), partial(_read_chunk, entries, cutter, work)) for number, entries in chunks)
-    for (number, count), stem in run_all(tasks, workers):
-        yield number, count, stem
+    waiting = iter(chunks)
+    while True:
+        tasks = (((number, entries), partial(_read_chunk, entries, cutter, work)) for number, entries in waiting)
+        try:
+            for (number, entries), stem in run_all(tasks, workers):
+                yield number, len(entries), stem
+            return
+        except WorkersDied as died:
+            say("a process that decodes pictures was killed; looking for the picture that did it")
+            for number, entries in died.keys:
+                yield number, len(entries), _read_carefully(entries, cutter, work)
+
+
+def _read_carefully(entries: list[Entry], cutter: Cutter, work: Path) -> Path:
+    """Read a chunk in a process of its own; a picture that kills even one read alone gets a problem."""
+    try:
+        return _run_alone(_read_chunk, entries, cutter, work)
+    except BrokenProcessPool:
+        pass
+    checked = []
+    for entry in entries:
+        try:
+            _run_alone(_read_one, entry, cutter, work)
+            checked.append(entry)
+        except BrokenProcessPool:
+            checked.append(replace(entry, problem=_DEADLY))
+    return _read_chunk(checked, cutter, work)
+
+
+def _run_alone(function: Callable[..., T], *arguments: object) -> T:
+    with ProcessPoolExecutor(1, initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def chunk_name(entries: Sequence[Entry], cutter: Cutter) -> str:
@@ -142,25 +184,28 @@ def _read_again(entry: Entry, sha256: str, work: Path, at_least: int) -> Bytes:
 
 
 def run_all(tasks: Iterable[tuple[K, Callable[[], T]]], workers: int) -> Iterator[tuple[K, T]]:
-    """Run tasks on ``workers`` processes, a bounded number at a time; yields each key with its result as they come."""
+    """Run tasks on ``workers`` processes, a bounded number at a time; yields each key with its result as they come.
+
+    Raises ``WorkersDied`` where a process is killed.
+    """
     if workers == 1:
         for key, task in tasks:
             yield key, task()
         return
     pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))
+    pending: dict[Future[T], K] = {}
+    unsent: list[K] = []
     try:
-        pending: dict[Future[T], K] = {}
         for key, task in tasks:
+            unsent = [key]
             pending[pool.submit(task)] = key
+            unsent = []
             if len(pending) >= 2 * workers:
                 yield from _finished(pending)
         while pending:
             yield from _finished(pending)
     except BrokenProcessPool:
-        raise ConfigError(
-            "a process that decodes pictures was killed, most likely because memory ran out; give the step more, "
-            "or set KINTSUGI_WORKERS=1, and run again: what was read is kept"
-        ) from None
+        raise WorkersDied([*pending.values(), *unsent]) from None
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -172,7 +217,8 @@ def run_all(tasks: Iterable[tuple[K, Callable[[], T]]], workers: int) -> Iterato
 def _finished(pending: dict[Future[T], K]) -> Iterator[tuple[K, T]]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
-        yield pending.pop(future), future.result()
+        result = future.result()
+        yield pending.pop(future), result
 
 
 def _start_worker(parent: int) -> None:

@@ -48,8 +48,6 @@ def training_pipeline(
 
     with dsl.ParallelFor(planned["Output"], name="shards") as order:  # kfp.local passes nothing else into a loop
         read = steps.ingest(order=order)
-        read.set_caching_options(enable_caching=False)
-
     prepared = steps.prepare(config=planned["data"], parts=dsl.Collected(read.outputs["part"]))
     dataset, card = prepared.outputs["dataset"], prepared.outputs["card"]
 
@@ -62,7 +60,7 @@ def training_pipeline(
     gated = steps.gate(config=planned["gate"], evaluation=evaluation)
     decision = gated.outputs["decision"]
 
-    for task in (plan, prepared, evaluated, gated):  # they see code, sources and a registry that no cache key sees
+    for task in (plan, read, prepared, evaluated, gated):  # they see code, sources and a registry that no cache key sees
         task.set_caching_options(enable_caching=False)
 
     with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)

@@ -56,11 +56,10 @@ def training_pipeline(
 
     evaluated = steps.evaluate(config=planned["serve"], dataset=dataset, model=model)
     evaluation = evaluated.outputs["evaluation"]
-
     gated = steps.gate(config=planned["gate"], evaluation=evaluation)
     decision = gated.outputs["decision"]
 
-    for task in (plan, read, prepared, evaluated, gated):  # they see code, sources and a registry that no cache key sees
+    for task in (plan, read, prepared, evaluated, gated):  # they see what no cache key sees
         task.set_caching_options(enable_caching=False)
 
     with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)

@@ -7,7 +7,6 @@ its field. The Kubeflow form, the command line and the presets all speak these n
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -21,6 +20,7 @@ MASK_FAMILIES = (
     "blocks", "lines", "half", "downscale", "custom",
 )  # fmt: skip
 NAMED_SOURCES = ("sample", "cifar10")
+_WEIGHTS = (0.001, 1000)
 
 Parameter = str | int | float | bool
 
@@ -36,15 +36,17 @@ def split_names(text: str) -> tuple[str, ...]:
 
 def _parse_weights(text: str) -> dict[str, float]:
     """Parse ``"box:2,text"`` to ``{"box": 2.0, "text": 1.0}``."""
-    weights = {}
+    weights: dict[str, float] = {}
     for part in split_names(text):
         name, _, weight = part.partition(":")
+        if name.strip() in weights:
+            raise ValueError(f"names {name.strip()!r} twice")
         try:
             weights[name.strip()] = float(weight or 1)
         except ValueError:
             raise ValueError(f"{part!r} has no number behind the colon; write e.g. {name.strip()}:2") from None
-        if not 0 < weights[name.strip()] < math.inf:
-            raise ValueError(f"{part!r}: a weight is more than 0; leave the family out instead")
+        if not _WEIGHTS[0] <= weights[name.strip()] <= _WEIGHTS[1]:
+            raise ValueError(f"{part!r}: a weight lies between {_WEIGHTS[0]:g} and {_WEIGHTS[1]:g}")
     return weights
 
 
@@ -72,6 +74,7 @@ class DataConfig(Section):
 
     source: str = Field(
         "sample",
+        min_length=1,
         description="sample | cifar10 (download) | a folder or archive (tar, zip) of pictures or of CIFAR-10 batches, "
         "as a path or as file://, gs://, s3://, http(s)://",
     )
@@ -122,7 +125,10 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _fitting_together(self) -> Self:
         if ("custom" in self.mask_weights) != bool(self.mask_source):
-            raise ValueError("data_masks names custom exactly when data_mask_source gives masks; set both or neither")
+            raise ValueError("data_mask_source is given; add custom to data_masks" if self.mask_source else
+                             "data_masks names custom; give your masks as data_mask_source")  # fmt: skip
+        if self.mask_source in NAMED_SOURCES:
+            raise ValueError(f"data_mask_source = {self.mask_source!r} is a source of pictures, not of masks")
         if self.box_size >= self.image_size:
             raise ValueError(f"data_box_size = {self.box_size} leaves nothing of {self.image_size} pixels to see")
         return self

@@ -55,8 +55,14 @@ class Draft:
 def complete_folder(target: Path, kind: str) -> Iterator[Draft]:
     """Write ``target`` atomically: everything and its manifest, or nothing.
 
-    An older folder of the same name is replaced once the new one is whole.
+    An older folder of the same kind is replaced once the new one is whole. Raises ``ManifestError`` where
+    ``target`` holds something else.
     """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        try:
+            read_manifest(target, kind)
+        except ManifestError:
+            raise ManifestError(f"{target} exists and is no {kind} of ours; move it away or choose another") from None
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Draft(Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)))
     try:

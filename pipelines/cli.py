@@ -25,7 +25,7 @@ from components.manifest import code_version
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
 _CLICK_INTERRUPTED = 130
-_INTERRUPTED = "interrupted; nothing half-written was kept, run again to start over"
+_INTERRUPTED = "interrupted; nothing half-written was kept; run again, and pictures that were read are not read again"
 
 cli = typer.Typer(
     help="Kintsugi mends pictures: train an inpainter, admit it when it repairs better, serve it.",
@@ -35,7 +35,7 @@ console = Console(markup=False, soft_wrap=True)
 
 Preset = Annotated[str, typer.Option(help=f"one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
-Data = Annotated[str, typer.Option(help="short for --set data_source=...")]
+Data = Annotated[str | None, typer.Option(help="short for --set data_source=...")]
 
 
 def _model_name(name: str) -> str:
@@ -48,7 +48,7 @@ ModelName = Annotated[str, typer.Option(help="registered model", callback=_model
 @cli.command()
 def run(
     preset: Preset = "sample",
-    data: Data = "",
+    data: Data = None,
     set_: Set = [],  # noqa: B006 (typer copies it)
     fail_if_refused: Annotated[bool, typer.Option(help="exit with 3 when the model is refused")] = False,
 ) -> None:
@@ -67,7 +67,7 @@ def run(
 def prepare_(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the dataset and its card")],
     preset: Preset = "sample",
-    data: Data = "",
+    data: Data = None,
     set_: Set = [],  # noqa: B006
 ) -> None:
     """Make a dataset alone: clean, split and cut a collection of pictures, under fixed holes."""
@@ -95,7 +95,7 @@ def submit(
     token: Annotated[str | None, typer.Option(envvar="KINTSUGI_TOKEN", help="bearer token")] = None,
     image: Annotated[str | None, typer.Option(help="container image of the steps")] = None,
     preset: Preset = "sample",
-    data: Data = "",
+    data: Data = None,
     set_: Set = [],  # noqa: B006
 ) -> None:
     """Start a run on a Kubeflow Pipelines server."""
@@ -240,9 +240,9 @@ def _fail(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def _config(preset: str, data: str, assignments: list[str]) -> PipelineConfig:
+def _config(preset: str, data: str | None, assignments: list[str]) -> PipelineConfig:
     parameters = load_preset(PRESETS, preset) | parse_assignments(assignments)
-    if data:
+    if data is not None:
         parameters["data_source"] = data
     return PipelineConfig.from_flat(parameters)
 

@@ -28,6 +28,9 @@ class RunResult:
     report: Path
     samples: Path
     repairs: Path
+    card: Path
+    dataset: Path
+    source: str
 
     @classmethod
     def read(cls, folder: Path) -> RunResult:
@@ -43,6 +46,9 @@ class RunResult:
             report=folder / "report.html",
             samples=task_artifact(folder, "train/model") / "samples",
             repairs=evaluation / "repairs.png",
+            card=folder / "dataset-card.html",
+            dataset=task_artifact(folder, "prepare/dataset"),
+            source=read_json(task_artifact(folder, "prepare/dataset") / "manifest.json")["facts"]["source"],
         )
 
 
@@ -54,8 +60,9 @@ def print_summary(result: RunResult, model_name: str, console: Console) -> None:
         mark = "[green]✓[/]" if rule.passed else "[red]✗[/]"
         console.print(f"{mark} {escape(rule.sentence)}", highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{_outcome(result)}[/]", highlight=False)
-    for name, path in (("Report", result.report), ("Repairs", result.repairs), ("Samples", result.samples)):
-        console.print(f"{name:9} {escape(_short(path))}", highlight=False, soft_wrap=True)
+    for name in ("report", "repairs", "samples", "card", "dataset"):
+        path = getattr(result, name)
+        console.print(f"{name.capitalize():9} {escape(_short(path))}", highlight=False, soft_wrap=True)
     console.print("\nNext:")
     for command, purpose in _next_steps(result, model_name):
         console.print(f"  {command}   {purpose}", soft_wrap=True)
@@ -71,7 +78,8 @@ def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]
         command = _short(Path(sys.executable).with_name("kintsugi"))
         yield f"{command} inpaint photo.png --mask mask.png -o out.png{named}", "repairs one picture, no server needed"
     yield "make ui", "shows this run and all others in MLflow"
-    yield "make run ARGS='--set train_steps=2400'", "trains a challenger for longer"
+    data = "" if result.source == "sample" else f" DATA={result.source!r}"
+    yield f"make run{data} ARGS='--set train_steps=2400'", "trains a challenger for longer"
 
 
 def _outcome(result: RunResult) -> str:

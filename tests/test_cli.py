@@ -35,7 +35,7 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -
 def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
     help_text = kintsugi("--help").stdout
     verbs = [line.split()[1] for line in help_text.splitlines() if line.startswith("│ ") and line[2] != "-"]
-    assert verbs == ["run", "compile", "submit", "serve", "ui", "inpaint", "models", "rollback", "doctor"]
+    assert verbs == ["run", "prepare", "compile", "submit", "serve", "ui", "inpaint", "models", "rollback", "doctor"]
 
 
 def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) -> None:
@@ -47,7 +47,7 @@ def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) 
 def test_missing_empty_and_unreadable_data(kintsugi: Kintsugi, tmp_path: Path) -> None:
     assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "none")), "there is no file or folder")
     (tmp_path / "empty").mkdir()
-    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds 0 different usable pictures")
+    assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "holds no file that may be a picture")
     for number in range(3):
         (tmp_path / "empty" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff broken")
     assert_one_sentence(kintsugi("run", "--data", str(tmp_path / "empty")), "3 of 3 pictures cannot be used", "0.jpg")
@@ -146,7 +146,7 @@ def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: K
     assert list(home.glob("runs/*/steps"))
     (tmp_path / "empty").mkdir()
     assert_one_sentence(
-        kintsugi("run", "--data", str(tmp_path / "empty"), home=home), "holds 0 different usable pictures"
+        kintsugi("run", "--data", str(tmp_path / "empty"), home=home), "holds no file that may be a picture"
     )
     (left,) = home.glob("runs/*/steps")  # the failed run's own, until the next
     assert not list(left.glob("*/prepare/dataset"))
@@ -199,3 +199,14 @@ def test_prepare_makes_a_dataset_and_its_card_alone(kintsugi: Kintsugi, picture_
     assert str(tmp_path / "made" / "card.html") in result.stdout
     assert PreparedDataset.open(tmp_path / "made" / "dataset").split("train").images.shape == (16, 64, 64, 3)
     assert_one_sentence(kintsugi("prepare", "--data", "nowhere", "-o", str(tmp_path)), "no file or folder 'nowhere'")
+
+
+def test_prepare_touches_nothing_that_is_not_its_own(kintsugi: Kintsugi, picture_folder: Path) -> None:
+    """A user's own folder called dataset, pictures and all, stays as it is."""
+    own = picture_folder.rename(picture_folder.with_name("dataset"))
+    before = sorted(path.read_bytes() for path in own.iterdir())
+    chosen = ("--data", str(own), "--set", "data_num_train=16")
+    assert_one_sentence(kintsugi("prepare", *chosen, "-o", str(own.parent)), "exists and is no dataset of ours")
+    assert sorted(path.read_bytes() for path in own.iterdir()) == before
+    assert_one_sentence(kintsugi("prepare", "--data", "", "-o", str(own.parent / "made")), "data_source = ''")
+    assert_one_sentence(kintsugi("prepare", "--data", "file://x", "-o", str(own.parent / "made")), "an absolute path")

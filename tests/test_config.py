@@ -86,7 +86,7 @@ def test_a_folder_named_like_a_source_does_not_shadow_it(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     (tmp_path / "mine").mkdir()
-    assert _here(_config("sample", "", [])).data.source == "sample"
+    assert _here(_config("sample", None, [])).data.source == "sample"
     assert _here(_config("sample", "mine", [])).data.source == str(tmp_path / "mine")
 
 

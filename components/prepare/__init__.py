@@ -25,6 +25,7 @@ from components.prepare.catalog import Catalog
 from components.prepare.chunks import Cutter, chunked, ingest_chunks
 from components.prepare.entries import Entry
 from components.prepare.facts import refuse_quarantine
+from components.prepare.holes import read_masks
 from components.prepare.merge import write_dataset
 from components.prepare.sources import Source, open_source, work_folder
 from components.prepare.statistics import read_reference
@@ -38,10 +39,13 @@ def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
     """Read the chunks of the source that fall to a shard into a part folder.
 
     What was read before a kill is not read again. Raises ``ConfigError`` where the source cannot be read
-    or has not all the classes asked for.
+    or has not all the classes asked for, and where the masks or the reference cannot be used.
     """
     config, shard, cutter = order.config, order.shard, Cutter.of(order.config)
+    if config.reference:
+        read_reference(config.reference)
     with _work(config, settings) as work:
+        read_masks(config, work, settings.downloads)
         source = open_source(config, work, settings.downloads)
         total, listing = _survey(source, shard)
         resumed = ", going on where an earlier start stopped" if any(work.glob("chunks/*.jsonl")) else ""
@@ -88,6 +92,10 @@ def prepare(config: DataConfig, parts: Sequence[Path], dataset: Path, card: Path
 
 def prepare_here(config: DataConfig, folder: Path, settings: Settings) -> Path:
     """Both halves on this machine: ``dataset`` and ``card.html`` in ``folder``; returns the dataset's folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
     for left in folder.glob(".dataset.*"):  # by a run that was killed
         shutil.rmtree(left)
     parts = [folder / ".parts" / str(number) for number in range(config.num_shards)]
@@ -110,6 +118,10 @@ def _survey(source: Source, shard: str) -> tuple[int, str]:
                 yield entry
 
     total = sum(len(chunk) for _, chunk in chunked(entries(), shard))
+    if not seen:
+        raise ConfigError(
+            "data_source holds no file that may be a picture; give the folder that holds them, or the archive itself"
+        )
     for name in source.classes:
         if name not in seen:
             raise ConfigError(f"data_classes: the source has no class {name!r}{suggestion(name, sorted(seen - {''}))}")

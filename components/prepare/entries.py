@@ -17,10 +17,15 @@ SPOOL = "@spool"
 """Where an entry lies that was copied into the spool. What begins with @ is a file of the work folder, which
 differs from machine to machine."""
 
-_READ = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".ppm", ".pgm"}
+_READ = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".ppm", ".pgm", ".pnm",
+}  # fmt: skip
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_FOREIGN = {".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".ico", ".eps", ".raw", ".dng", ".cr2", ".nef"}
+_FOREIGN = {
+    ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".ico", ".eps", ".raw", ".dng", ".cr2", ".nef", ".arw",
+    ".raf", ".orf", ".rw2",
+}  # fmt: skip
 
 
 class VanishedError(OSError):

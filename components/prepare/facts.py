@@ -14,6 +14,7 @@ from typing import Any
 from components.config import ConfigError, DataConfig
 from components.manifest import Draft, write_json
 from components.prepare.catalog import SPLITS, Catalog
+from components.prepare.remote import shown
 from components.prepare.statistics import measure
 from components.progress import say
 
@@ -56,9 +57,14 @@ def write_parameters(folder: Path, config: DataConfig) -> None:
 
 
 def collect_facts(
-    draft: Draft, catalog: Catalog, config: DataConfig, counts: dict[str, int], holes: dict[str, str]
+    draft: Draft,
+    catalog: Catalog,
+    config: DataConfig,
+    counts: dict[str, int],
+    used: dict[str, int],
+    holes: dict[str, str],
 ) -> None:
-    """Fill the manifest's facts."""
+    """Fill the manifest's facts: pictures and photographs ``used`` per split, and what is known of all."""
     content = hashlib.sha256()
     for sha256 in chain.from_iterable(catalog.contents(split) for split in SPLITS):
         content.update(sha256.encode())
@@ -68,13 +74,14 @@ def collect_facts(
     for names, count in catalog.tally("notes"):
         notes.update({note: count for note in names.split(",") if note})
     draft.facts = {
-        "source": config.source,
+        "source": shown(config.source),
         "image_size": config.image_size,
         "crop": config.crop,
         "box_size": config.box_size,
         "masks": config.mask_weights,
         "seed": config.seed,
         "counts": counts,
+        "used": used,
         "photos": dict(catalog.tally("split")),
         "classes": _nested(catalog.tally("class_name, split")),
         "left_out": {fate: catalog.count("fate = ?", fate) for fate in ("unusable", "duplicate", "near duplicate")},

@@ -66,7 +66,10 @@ def read_masks(config: DataConfig, work: Path, downloads: Path) -> tuple[Bytes |
     except ConfigError as error:
         raise ConfigError(str(error).replace("data_source", "data_mask_source")) from None
     if not found:
-        raise ConfigError(f"data_mask_source: {config.mask_source!r} holds no mask; give PNG files, white = hole")
+        raise ConfigError(
+            f"data_mask_source: {config.mask_source!r} holds no mask with both white (hole) and black in it; give "
+            "pictures such as PNG files, white = hole"
+        )
     ordered = [found[digest] for digest in sorted(found)]
     if len(ordered) < _MIN_MASKS:
         return np.stack(ordered), np.stack(ordered)

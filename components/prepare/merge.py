@@ -38,21 +38,25 @@ def write_dataset(draft: Draft, catalog: Catalog, config: DataConfig, work: Path
     limits = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
     holes: dict[str, str] = {}
     counts: dict[str, int] = {}
+    used: dict[str, int] = {}
     for split in SPLITS:
         folder = draft.path / split
         folder.mkdir()
-        counts[split] = _write_split(folder, catalog, limits[split], config, work, settings)
+        counts[split], used[split] = _write_split(folder, catalog, limits[split], config, work, settings)
         if split != "train":
             holes |= write_holes(folder, mixture, config.seed)
     if for_training is not None:
         np.save(draft.path / "train" / f"masks-{CUSTOM}.npy", for_training)
     write_tables(draft.path, catalog)
     write_parameters(draft.path, config)
-    collect_facts(draft, catalog, config, counts, holes)
+    collect_facts(draft, catalog, config, counts, used, holes)
 
 
-def _write_split(folder: Path, catalog: Catalog, limit: int, config: DataConfig, work: Path, settings: Settings) -> int:
-    split, cutter = folder.name, Cutter.of(config)
+def _write_split(
+    folder: Path, catalog: Catalog, limit: int, config: DataConfig, work: Path, settings: Settings
+) -> tuple[int, int]:
+    """Write a split's pictures and index; returns how many there are, and from how many photographs."""
+    split, cutter, used = folder.name, Cutter.of(config), 0
     count, rounds = catalog.choose(split, cutter.varies, limit)
     if rounds > 1:
         open_source(config, work, settings.downloads)  # this machine may not have unpacked it yet
@@ -64,11 +68,12 @@ def _write_split(folder: Path, catalog: Catalog, limit: int, config: DataConfig,
             size = min(per_shard, count - start)
             with npy_writer(folder / f"images-{number:05}.npy", (size, cutter.size, cutter.size, 3)) as file:
                 for facts, path, row in islice(crops, size):
+                    used += facts["crop"] == 0  # everyone's first crop comes before anyone's second
                     index.write(json.dumps(facts) + "\n")
                     file.write(pixels.read(path, row))
                     bar.advance()
     pixels.close()
-    return count
+    return count, used
 
 
 def _cut_more(catalog: Catalog, split: str, rounds: int, count: int, cutter: Cutter, work: Path, workers: int) -> None:

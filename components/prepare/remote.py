@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from components.config import ConfigError
 from components.prepare.entries import MAX_FILE_BYTES, Entry, VanishedError, class_of, may_be_picture
@@ -25,9 +24,10 @@ def walk(uri: str) -> Iterator[Entry]:
     with _sentences(uri):
         found = system.find(root, detail=True)
         if not found:
-            raise ConfigError(f"data_source: {uri} holds nothing, or does not exist; look at the address")
+            raise ConfigError(f"data_source: {shown(uri)} holds nothing, or does not exist; look at the address")
     for path in sorted(found):
         name = path[len(root) :].lstrip("/") if path.startswith(root) else path.rsplit("/", 1)[-1]
+        name = unquote(name) if root.startswith("http") else name
         if may_be_picture(name):
             facts = found[path]
             size, stamp = facts.get("size"), facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
@@ -69,59 +69,90 @@ def stamp(uri: str) -> str:
         with _sentences(uri):
             facts = system.info(path)
     except FileNotFoundError:
-        raise ConfigError(f"data_source: {uri} does not exist; look at the address") from None
+        raise ConfigError(f"data_source: {shown(uri)} does not exist; look at the address") from None
     return "-".join(str(facts.get(key, "")) for key in ("size", "ETag", "etag", "mtime", "LastModified"))
 
 
 def fetch(uri: str, target: Path) -> None:
     """Download one object, where it is not there yet; an interrupted download goes on where it stopped.
 
-    Raises ``ConfigError`` where it cannot be reached or breaks off.
+    Servers that know no ranges are read from the start. Raises ``ConfigError`` where it cannot be
+    reached or breaks off.
     """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    done = part.stat().st_size if part.exists() else 0
-    system, path = _open(uri)
     with _sentences(uri):
-        total = int(system.info(path).get("size") or 0)
-        say(f"downloading {uri}" + (f", from byte {done}" if done else ""))
-        with system.open(path, "rb", block_size=_BLOCK) as source, Bar("download, kB", total // 1024) as bar:
-            done = done if done <= total and source.seekable() else 0
-            if done:
-                source.seek(done)
-            with part.open("ab" if done else "wb") as file:
-                bar.advance(done // 1024)
-                while block := source.read(_BLOCK):
-                    file.write(block)
-                    bar.advance(len(block) // 1024)
-        if part.stat().st_size < total:
-            raise ConnectionError(f"it broke off after {part.stat().st_size} of {total} bytes")
+        say(f"downloading {shown(uri)}")
+        try:
+            _download(uri, part, ranges=True)
+        except ValueError as error:
+            if "range requests" not in str(error):  # what fsspec says of servers that know none
+                raise
+            _download(uri, part, ranges=False)
     part.replace(target)
 
 
-@lru_cache(maxsize=64)
-def _system(protocol_uri: str, process: int) -> Any:
-    """One file system a process: fsspec's do not survive a fork."""
-    import fsspec
+def _download(uri: str, part: Path, *, ranges: bool) -> None:
+    system, path = _open(uri)
+    total = int(system.info(path).get("size") or 0)
+    done = part.stat().st_size if ranges and part.exists() and part.stat().st_size <= total else 0
+    with (
+        system.open(path, "rb", block_size=_BLOCK if ranges else 0) as source,
+        part.open("ab" if done else "wb") as file,
+        Bar("download, kB", total // 1024) as bar,
+    ):
+        if done:
+            source.seek(done)
+            bar.advance(done // 1024)
+        while block := source.read(_BLOCK):
+            file.write(block)
+            bar.advance(len(block) // 1024)
+    if part.stat().st_size < total:
+        raise ConnectionError(f"it broke off after {part.stat().st_size} of {total} bytes")
 
-    return fsspec.core.url_to_fs(protocol_uri)[0]
+
+def shown(place: str) -> str:
+    """A source as it may be shown and kept: without what may be a password or a token."""
+    if "://" not in place:
+        return place
+    parts = urlsplit(place)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "..." if parts.query else "", ""))
 
 
 def _open(uri: str) -> tuple[Any, str]:
     """The file system of a URI and the path in it. Raises ``ConfigError`` naming the driver that is missing."""
     protocol = uri.split("://")[0]
     try:
-        system = _system(uri if protocol in ("http", "https") else f"{protocol}://", os.getpid())
-        return system, system._strip_protocol(uri)
+        system, path = _system(uri)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         cure = f"pip install 'kintsugi[{extra}]'" if extra else str(error)
         raise ConfigError(f"data_source: {protocol}:// needs a driver that is not installed: {cure}") from None
-    except ValueError as error:
-        raise ConfigError(f"data_source: {uri} cannot be opened ({error}); known are paths, file://, gs://, s3:// and "
-                          "http(s)://, and what else fsspec has a driver for") from None  # fmt: skip
+    except Exception as error:  # drivers share no class of errors
+        raise ConfigError(f"data_source: {shown(uri)} cannot be opened ({_text(error)}); known are paths, file://, "
+                          "gs://, s3:// and http(s)://, and what else fsspec has a driver for") from None  # fmt: skip
+    return system, path
+
+
+def _system(uri: str) -> tuple[Any, str]:
+    """fsspec keeps file systems itself, one a process; those of the web wait for each answer, not for all of it."""
+    import fsspec
+
+    if not uri.startswith("http"):
+        found: tuple[Any, str] = fsspec.core.url_to_fs(uri)
+        return found
+    import aiohttp
+
+    patience = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    return fsspec.filesystem(uri.split("://")[0], client_kwargs={"timeout": patience}), uri
+
+
+def _text(error: BaseException) -> str:
+    status = getattr(error.__cause__, "status", None)
+    told = f"HTTP {status}" if status else str(error.__cause__ or error)
+    return " ".join(told.split())[:300] or type(error).__name__
 
 
 @contextmanager
@@ -134,9 +165,8 @@ def _sentences(uri: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, FileNotFoundError) and not _unreachable(error):
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"data_source: {uri} cannot be reached ({text}); look at the address, the network and "
-                          "the credentials, and run again to go on") from None  # fmt: skip
+        raise ConfigError(f"data_source: {shown(uri)} cannot be reached ({_text(error)}); look at the address, the "
+                          "network and the credentials, and run again to go on") from None  # fmt: skip
 
 
 def _unreachable(error: FileNotFoundError) -> bool:

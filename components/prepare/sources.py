@@ -69,7 +69,9 @@ def open_source(config: DataConfig, work: Path, downloads: Path) -> Source:
     work.mkdir(parents=True, exist_ok=True)
     classes = () if config.classes == "auto" else split_names(config.classes)
     with FileLock(work / "source.lock"):  # others may unpack the same
-        source = _open(config.source, classes, work, downloads)
+        # masks and what runs write may lie among the pictures
+        skipped = (os.path.realpath(downloads.parent), os.path.realpath(config.mask_source or downloads))
+        source = _open(config.source, classes, work, downloads, skipped)
     return source if classes in ((), ("all",)) else replace(source, classes=classes)
 
 
@@ -79,7 +81,7 @@ def work_folder(config: DataConfig, state: Path) -> Path:
     return state / "prepare" / hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _open(place: str, classes: tuple[str, ...], work: Path, downloads: Path) -> Source:
+def _open(place: str, classes: tuple[str, ...], work: Path, downloads: Path, skipped: tuple[str, ...]) -> Source:
     if place == "sample":
         return Source(lambda: iter(_sample()), _LICENCES["sample"])
     if place == "cifar10":
@@ -87,13 +89,15 @@ def _open(place: str, classes: tuple[str, ...], work: Path, downloads: Path) -> 
         return _cifar_archive(archive, classes, work, stamp_of(archive))
     if "://" in place and not place.startswith("file://"):
         return _remote(place, classes, work)
+    if place.startswith("file://") and not place.startswith("file:///"):
+        raise ConfigError(f"data_source: {place} names no file or folder; write file:// and an absolute path")
     path = Path(locate("data_source", unquote(place.removeprefix("file://")) if "://" in place else place))
     if path.is_file():
         return _archive(path, classes, work, f"{path} {stamp_of(path)}")
     if (path / "batches.meta").exists():
         stamps = sorted((batch.name, stamp_of(batch)) for batch in path.glob("*batch*"))
         return _cifar_folder(path, classes, work, repr(stamps))
-    return Source(lambda: _walk(path, "", ()), _licence_of(os.listdir(path)))
+    return Source(lambda: _walk(path, "", skipped), _licence_of(os.listdir(path)))
 
 
 def _sample() -> list[Entry]:
@@ -144,7 +148,12 @@ def _remote(uri: str, classes: tuple[str, ...], work: Path) -> Source:
         archive = work / f"archive-{_short(stamp)}"
         if not archive.exists():
             remote.fetch(uri, archive)
-        return _archive(archive, classes, work, stamp)
+        try:
+            return _archive(archive, classes, work, stamp)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(repr(str(archive)), uri).replace(str(archive), uri)) from None
+    if uri.startswith("http"):
+        remote.stamp(uri)  # fsspec takes a page that cannot be reached for an empty one
     stamp = f"{uri} {_this_process()}"  # a store is listed anew by each process
     if remote.exists(f"{uri.rstrip('/')}/batches.meta"):
         folder = work / f"batches-{_short(stamp)}"

@@ -87,8 +87,8 @@ class Catalog:
         """)
         self._require(self.count("fate = ''") >= _MIN_PHOTOS)
         self._part_near_twins()
-        self._lend()
-        self._part_near_twins()
+        if self._lend():
+            self._part_near_twins()
         self._require(all(self.count("fate = '' AND split = ?", split) for split in SPLITS))
         self._db.execute("CREATE INDEX by_split ON pictures (split, sha256) WHERE fate = ''")
 
@@ -101,8 +101,9 @@ class Catalog:
                 "to test on"
             )
 
-    def _lend(self) -> None:
+    def _lend(self) -> bool:
         """Of a handful of pictures a split may get none by chance; it borrows one that resembles no other."""
+        lent = False
         for split in SPLITS:
             if self.count("fate = '' AND split = ?", split):
                 continue
@@ -114,7 +115,9 @@ class Catalog:
                 allowed = "id = ?1 AND instr(splits, ?2)"
                 if self.count(allowed, int(ids[i]), split):
                     self._db.execute(f"UPDATE pictures SET split = ?2 WHERE {allowed}", (int(ids[i]), split))
+                    lent = True
                     break
+        return lent
 
     def _part_near_twins(self) -> None:
         """Leave out training pictures that resemble a watched or tested one, and watched that resemble a tested one.
@@ -223,10 +226,10 @@ def near_pairs(ones: Hashes, others: Hashes) -> Iterator[tuple[int, int]]:
     twins = np.full(len(mine), -1)
     for shift in np.array([0, 16, 32, 48], np.uint64):
         wanted, keys = (((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64) for hashes in (mine, theirs))
-        order = np.argsort(keys, kind="stable")
+        order, sizes = np.argsort(keys, kind="stable"), np.bincount(keys, minlength=1 << 16)
         for flip in (0, *(1 << bit for bit in range(16))):
-            starts = np.searchsorted(keys[order], wanted ^ flip, "left")
-            counts = np.where(twins < 0, np.searchsorted(keys[order], wanted ^ flip, "right") - starts, 0)
+            starts = (np.cumsum(sizes) - sizes)[wanted ^ flip]
+            counts = np.where(twins < 0, sizes[wanted ^ flip], 0)
             for block in _blocks(counts):
                 ours = np.repeat(block, counts[block])
                 steps = np.arange(len(ours)) - np.repeat(np.cumsum(counts[block]) - counts[block], counts[block])

@@ -1,4 +1,4 @@
-"""Make the README's picture: a test photograph under scratches and text, repaired by the champion."""
+"""Make the README's picture: a test photograph under scratches, cracks and text, repaired by the champion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from components.config import Settings
+from components.inpainting.damage import render_damage
 from components.inpainting.images import grid
-from components.inpainting.masks import damage, draw_masks
+from components.inpainting.masks import FAMILIES
 from pipelines.champion import fetch_champion
 
 
@@ -20,9 +21,9 @@ def main() -> None:
     photo, rng = data.chelsea(), np.random.default_rng(4)  # held out from training by the sample preset
     height, width = photo.shape[:2]
     damaged, mask = photo, np.zeros((height, width), np.uint8)
-    for family in ("scratches", "text", "strokes"):
-        holes = draw_masks(family, 1, max(height, width), rng)[0][:height, :width]
-        damaged, mask = damage(damaged, holes, family, rng), mask | holes
+    for family, share in (("scratches", 0.02), ("cracks", 0.01), ("text", 0.07)):
+        holes = FAMILIES[family].draw(max(height, width), share, rng)[:height, :width]
+        damaged, mask = render_damage(damaged, holes, family, rng, photo), mask | holes
     repaired = fetch_champion(Settings(), "kintsugi").open()(damaged, mask)
     shown = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     sheet = grid([[damaged, shown, repaired]], ["damaged", "mask (white = hole)", "repaired"], gap=6)

@@ -106,6 +106,9 @@ def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"the run ended before it said {word!r}")
 
 
+_INTERRUPTED = "interrupted; nothing half-written was kept; run again, and pictures that were read are not read again"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["prepare", "train"])
 @pytest.mark.parametrize("group", [True, False], ids=["terminal", "kill"])
@@ -122,7 +125,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(
     (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
-    assert errors.strip() == "error: interrupted; nothing half-written was kept, run again to start over"
+    assert errors.strip() == f"error: {_INTERRUPTED}"
     assert not list((home / "runs").iterdir())
     assert not [path for path in home.rglob(".*") if path.is_dir()]
     with pytest.raises(ProcessLookupError):  # nothing of the run is left

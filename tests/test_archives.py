@@ -471,11 +471,11 @@ def test_a_header_that_points_backwards_ends_the_reading(
 
 
 def test_thousands_of_members_take_no_memory(write: Write, work: Path) -> None:
-    path = write(member("cats/1.png") * 20_000 + END)
+    path = write(member("cats/1.png") * 60_000 + END)
     counts = []
     taken = peak(lambda: counts.append(sum(1 for _ in read_archive(path, work / "spool"))))
-    assert counts == [20_000]
-    assert taken < 5 << 20  # pathlib's table of interned names takes two of them
+    assert counts == [60_000]
+    assert taken < 16 << 20  # the headers alone would be 25; the table of interned names grows by up to 8
 
 
 # Damage

@@ -49,7 +49,7 @@ def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_digest(many: Pat
     config = data_config(source=str(many), num_train=2000, num_test=40, image_size=128)
     undisturbed = PreparedDataset.open(prepare_here(config, tmp_path / "whole", Settings(home=tmp_path / "state")))
     folder, kills, known = tmp_path / "killed", 0, dict[Path, int]()
-    for delay in np.arange(0.6, 30, 0.17):
+    for delay in np.arange(0.5, 30, 0.1):
         process = start(config, folder)
         time.sleep(delay)
         if process.poll() is not None:
@@ -62,7 +62,7 @@ def test_killed_at_any_moment_it_resumes_and_ends_with_the_same_digest(many: Pat
             assert known.items() <= written.items()  # what was read is kept, and not read again
         known = written
     assert process.wait() == 0
-    assert kills > 5
+    assert kills >= 3
     assert read_manifest(folder / "dataset", "dataset").digest == undisturbed.manifest.digest
 
 

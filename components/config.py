@@ -139,11 +139,6 @@ class DataConfig(Section):
         return _parse_weights(self.masks)
 
     @property
-    def mask_families(self) -> tuple[str, ...]:
-        """The mask families, in the order given."""
-        return tuple(self.mask_weights)
-
-    @property
     def shards(self) -> list[str]:
         """The shards of the work, ``["1/1"]`` or ``["1/3", "2/3", "3/3"]``."""
         return [f"{number + 1}/{self.num_shards}" for number in range(self.num_shards)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.config import ConfigError
+from components.inpainting.dataset import SPLITS
 from components.prepare.entries import Entry
 from components.progress import track
 
-SPLITS = ("train", "val", "test")
 SPLIT_SHARES = {"test": 0.1, "val": 0.1}
 """Shares of the pictures that are tested on and watched; the rest is trained on."""
 
@@ -38,7 +39,7 @@ CREATE TABLE pictures (
 CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT);
 CREATE TABLE crops (picture INT, number INT, file INT, row INT, PRIMARY KEY (picture, number)) WITHOUT ROWID;
 """
-_ENTRY_FIELDS = ("name", "where", "offset", "size", "stamp", "class_name", "splits", "problem")
+_ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
 
 Hashes = npt.NDArray[np.uint64]
 

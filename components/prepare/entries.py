@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -94,7 +95,7 @@ def listed(work: Path, stamp: str, make: Callable[[Path], Iterable[Entry]]) -> C
 
     ``make`` gets the path of a spool that it may write, and yields entries.
     """
-    version = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    version = short_digest(stamp)
     index, spool = work / f"entries-{version}.jsonl", work / f"spool-{version}"
     if not index.exists():
         draft, listing = spool.with_suffix(".part"), index.with_suffix(".part")
@@ -125,4 +126,14 @@ def stamp_of(path: Path) -> str:
         found = path.stat()
     except OSError as error:
         raise ConfigError(f"data_source: {path} cannot be read ({error.strerror})") from None
+    return version_of(found)
+
+
+def version_of(found: os.stat_result) -> str:
+    """The stamp of a file whose state is known."""
     return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def short_digest(text: str) -> str:
+    """A name for a file of the work folder that changes with ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

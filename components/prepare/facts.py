@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components.config import ConfigError, DataConfig
+from components.inpainting.dataset import SPLITS
 from components.manifest import Draft, write_json
-from components.prepare.catalog import SPLITS, Catalog
+from components.prepare.catalog import Catalog
 from components.prepare.remote import shown
 from components.prepare.statistics import measure
 from components.progress import say

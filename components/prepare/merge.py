@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from components.config import DataConfig, Settings
-from components.inpainting.dataset import npy_writer
+from components.inpainting.dataset import SPLITS, npy_writer
 from components.inpainting.inpainter import usable_cores
 from components.inpainting.masks import CUSTOM, MaskMixture
 from components.manifest import Draft
-from components.prepare.catalog import SPLITS, Catalog
+from components.prepare.catalog import Catalog
 from components.prepare.chunks import CHUNK, Cutter, cut_more, run_all
 from components.prepare.entries import Entry
 from components.prepare.facts import collect_facts, write_parameters, write_tables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import secrets
@@ -16,7 +15,16 @@ from urllib.parse import unquote, urlparse
 
 from components.config import ConfigError, DataConfig, locate, split_names
 from components.prepare import archives, cifar, remote
-from components.prepare.entries import Entry, class_of, clean_name, listed, may_be_picture, stamp_of
+from components.prepare.entries import (
+    Entry,
+    class_of,
+    clean_name,
+    listed,
+    may_be_picture,
+    short_digest,
+    stamp_of,
+    version_of,
+)
 
 _SKIMAGE = {
     "train": ("astronaut.png", "rocket.jpg", "motorcycle_left.png", "retina.jpg", "hubble_deep_field.jpg",
@@ -35,7 +43,7 @@ _LICENCES = {
     "from the web and their owners were not asked.",
 }
 _UNKNOWN_LICENCE = (
-    "Nothing in the source says under which licence its pictures stand; find out before you share a model"
+    "Nothing in the source says under which licence its pictures stand; find out before you share a model."
 )
 
 
@@ -78,7 +86,7 @@ def open_source(config: DataConfig, work: Path, downloads: Path) -> Source:
 def work_folder(config: DataConfig, state: Path) -> Path:
     """A folder that stays the same from run to run while the source and what is cut from it do."""
     parts = (config.source, config.classes, config.image_size, config.crop, config.seed, config.code_version)
-    return state / "prepare" / hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return state / "prepare" / short_digest(repr(parts))
 
 
 def _open(place: str, classes: tuple[str, ...], work: Path, downloads: Path, skipped: tuple[str, ...]) -> Source:
@@ -132,7 +140,7 @@ def _archive(path: Path, classes: tuple[str, ...], work: Path, stamp: str) -> So
 
 def _cifar_archive(path: Path, classes: tuple[str, ...], work: Path, stamp: str) -> Source:
     with archives.sentences(path):
-        folder = cifar.unpack(path, work / f"batches-{_short(stamp)}")
+        folder = cifar.unpack(path, work / f"batches-{short_digest(stamp)}")
     return _cifar_folder(folder, classes, work, stamp)
 
 
@@ -145,9 +153,8 @@ def _cifar_folder(folder: Path, classes: tuple[str, ...], work: Path, stamp: str
 def _remote(uri: str, classes: tuple[str, ...], work: Path) -> Source:
     if urlparse(uri).path.lower().endswith(archives.SUFFIXES):
         stamp = f"{uri} {remote.stamp(uri)}"
-        archive = work / f"archive-{_short(stamp)}"
-        if not archive.exists():
-            remote.fetch(uri, archive)
+        archive = work / f"archive-{short_digest(stamp)}"
+        remote.fetch(uri, archive)
         try:
             return _archive(archive, classes, work, stamp)
         except ConfigError as error:
@@ -156,21 +163,17 @@ def _remote(uri: str, classes: tuple[str, ...], work: Path) -> Source:
         remote.stamp(uri)  # fsspec takes a page that cannot be reached for an empty one
     stamp = f"{uri} {_this_process()}"  # a store is listed anew by each process
     if remote.exists(f"{uri.rstrip('/')}/batches.meta"):
-        folder = work / f"batches-{_short(stamp)}"
+        folder = work / f"batches-{short_digest(stamp)}"
         for name in cifar.BATCHES:
             with suppress(FileNotFoundError):  # whoever reads them says which are missing
                 remote.fetch(f"{uri.rstrip('/')}/{name}", folder / name)
         return _cifar_folder(folder, classes, work, stamp)
-    return Source(listed(work, stamp, lambda _: remote.walk(uri)), _UNKNOWN_LICENCE + ".")
+    return Source(listed(work, stamp, lambda _: remote.walk(uri)), _UNKNOWN_LICENCE)
 
 
 @cache
 def _this_process() -> str:
     return secrets.token_hex(8)
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Entry]:
@@ -199,12 +202,11 @@ def _local_entry(path: Path, name: str) -> Entry:
         return Entry(name, str(path), class_name=class_of(name), problem="a link to nothing")
     if not stat.S_ISREG(found.st_mode):
         return Entry(name, str(path), class_name=class_of(name), problem="not a regular file")
-    version = f"{found.st_size}-{found.st_mtime_ns}"
-    return Entry(name, str(path), size=found.st_size, stamp=version, class_name=class_of(name))
+    return Entry(name, str(path), size=found.st_size, stamp=version_of(found), class_name=class_of(name))
 
 
 def _licence_of(names: list[str]) -> str:
     papers = sorted(name for name in names if name.lower().startswith(_LICENCE_NAMES))
     if not papers:
-        return _UNKNOWN_LICENCE + "."
+        return _UNKNOWN_LICENCE
     return f"The source brings {', '.join(papers[:5])}; what they say of the pictures holds for a model, too."

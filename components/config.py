@@ -161,9 +161,30 @@ class TrainConfig(Section):
     batch_size: int = Field(8, ge=2, le=4096, multiple_of=2, description="pictures a step; half of it for D")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the generator")
     adversarial_weight: float = Field(0.002, ge=0, le=1, description="share of the adversarial loss")
+    feature_matching_weight: float = Field(
+        0.0, ge=0, le=100, description="weight of matching what D sees in true pictures: sharper, less exact repairs"
+    )
     log_interval: int = Field(50, ge=1, description="steps between two lines of the log")
     sample_interval: int = Field(250, ge=1, description="steps between two grids of sample pictures")
+    checkpoint_interval: float = Field(60, ge=0, description="seconds between two checkpoints; 0: one each step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="of the networks' arithmetic; auto: bf16 where it is faster, else fp32; fp16: with loss scaling",
+    )
+    compile: Literal["auto", "off", "on"] = Field(
+        "auto", description="compile the networks; auto: where supported, and on a CPU for long trainings only"
+    )
+    num_processes: int = Field(1, ge=1, le=64, description="processes that train together, one per GPU")
     seed: int = Field(0, ge=0, description="seed of weights, batches and masks")
+
+    @model_validator(mode="after")
+    def _even_shares(self) -> Self:
+        if self.batch_size % (2 * self.num_processes):
+            raise ValueError(
+                f"train_batch_size = {self.batch_size} does not divide into even shares for {self.num_processes} "
+                f"processes; make it a multiple of {2 * self.num_processes}"
+            )
+        return self
 
 
 class GateConfig(Section):
@@ -295,12 +316,17 @@ def parameter_guide() -> str:
     return "\n".join(lines)
 
 
-def load_preset(folder: Path, name: str) -> dict[str, Parameter]:
-    """Read a preset, a YAML file of flat parameters. Raises ``ConfigError`` for an unknown name."""
+def load_preset(folder: Path, names: str) -> dict[str, Parameter]:
+    """Read presets, YAML files of flat parameters; of several, as in ``cifar,realism``, the later ones win.
+
+    Raises ``ConfigError`` for an unknown name.
+    """
     presets = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name not in presets:
-        raise ConfigError(f"unknown preset {name!r}{suggestion(name, presets)}")
-    content: dict[str, Parameter] = yaml.safe_load(presets[name].read_text()) or {}
+    content: dict[str, Parameter] = {}
+    for name in split_names(names):
+        if name not in presets:
+            raise ConfigError(f"unknown preset {name!r}{suggestion(name, presets)}")
+        content |= yaml.safe_load(presets[name].read_text()) or {}
     return content
 
 

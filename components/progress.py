@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 PREFIX = "@kintsugi "
@@ -38,11 +39,18 @@ class Bar:
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
         self._next_time, self._lines = 0.0, 0
+        self._since: tuple[float, int] | None = None  # when the first was done, and how many by then
         self._show()
 
     def advance(self, steps: int = 1) -> None:
         """Count ``steps`` as done."""
-        self.done += steps
+        self.move_to(self.done + steps)
+
+    def move_to(self, done: int) -> None:
+        """So many steps are done in all."""
+        self.done = done
+        if self._since is None and done:
+            self._since = time.monotonic(), done
         self._show()
 
     def __enter__(self) -> Bar:
@@ -59,7 +67,15 @@ class Bar:
                 _emit("progress", label=self.label, done=self.done, total=self.total)
         elif self.total and self.done * _PLAIN_LINES // self.total > self._lines:
             self._lines = self.done * _PLAIN_LINES // self.total
-            print(f"{self.label}: {self.done}/{self.total}", flush=True)
+            print(f"{self.label}: {self.done}/{self.total}{self._pace()}", flush=True)
+
+    def _pace(self) -> str:
+        """Rate and time left, once they are known."""
+        if self._since is None or self.done <= self._since[1]:
+            return ""
+        rate = (self.done - self._since[1]) / max(time.monotonic() - self._since[0], 1e-9)
+        left = timedelta(seconds=round((self.total - self.done) / rate))
+        return f", {rate:.3g} a second, {left} left"
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
@@ -83,8 +99,8 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except Exception as error:
                 _emit("error", step=name, text=explain(error))
                 raise
-            except KeyboardInterrupt:
-                sys.exit(130)
+            except KeyboardInterrupt as interrupt:
+                sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
@@ -94,9 +110,9 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(number: int, *_: object) -> None:
     """A lost terminal and SIGTERM end a step as Ctrl-C does: whatever it was writing is taken back."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def explain(error: Exception) -> str:

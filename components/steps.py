@@ -20,7 +20,9 @@ def plan(
     data_mask_source: str, data_box_size: int, data_num_train: int, data_num_val: int, data_num_test: int,
     data_max_quarantine: float, data_reference: str, data_num_shards: int, data_seed: int,
     train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float,
-    train_adversarial_weight: float, train_log_interval: int, train_sample_interval: int, train_seed: int,
+    train_adversarial_weight: float, train_feature_matching_weight: float, train_log_interval: int,
+    train_sample_interval: int, train_checkpoint_interval: float, train_precision: str, train_compile: str,
+    train_num_processes: int, train_seed: int,
     gate_min_ssim: float, gate_max_mse: float, serve_model_name: str, run_experiment: str, run_name: str,
 ) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
                            ("Output", list)]):  # fmt: skip

@@ -33,7 +33,7 @@ cli = typer.Typer(
 )  # fmt: skip
 console = Console(markup=False, soft_wrap=True)
 
-Preset = Annotated[str, typer.Option(help=f"one of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
+Preset = Annotated[str, typer.Option(help=f"one or several of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
 Data = Annotated[str | None, typer.Option(help="short for --set data_source=...")]
 

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from components.progress import PREFIX
+
+
+class _RateColumn(ProgressColumn):
+    """How fast the work goes."""
+
+    def render(self, task: Task) -> Text:
+        """``12.5/s``, once it is known."""
+        return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
 
 class EventStream(io.TextIOBase):
@@ -22,7 +31,7 @@ class EventStream(io.TextIOBase):
         self._pending = ""
         self._bars = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=console, transient=True,
+            _RateColumn(), TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
         self._shown: dict[str, Any] = {}
         self.step = ""

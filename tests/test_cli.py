@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from components.config import PipelineConfig, Settings
 from components.inpainting.dataset import PreparedDataset
-from pipelines import local
+from pipelines import doctor, local
 from pipelines.local import RunError, run_pipeline
 from pipelines.submit import SubmitError, submit_pipeline
 from tests.conftest import Kintsugi
@@ -166,9 +169,59 @@ def test_a_kubeflow_server_that_is_down(tmp_path: Path) -> None:
 def test_doctor_finds_this_machine_healthy(kintsugi: Kintsugi) -> None:
     result = kintsugi("doctor")
     assert result.returncode == 0, result.stdout
-    assert "onnxruntime" in result.stdout
     assert "✗" not in result.stdout
-    assert np.count_nonzero([line.startswith("✓") for line in result.stdout.splitlines()]) == 7
+    lines = dict(line.removeprefix("✓ ").split(": ", 1) for line in result.stdout.splitlines())
+    assert list(lines) == [
+        "Python", "packages", "device", "compute", "compiler", "memory", "shared memory", "state folder", "MLflow",
+        "port 3000", "port 5000",
+    ]  # fmt: skip
+    assert "onnxruntime" in lines["packages"] and "torch" in lines["device"]
+    assert lines["compute"].startswith("auto chooses ") and "; compile " in lines["compute"]
+    assert lines["MLflow"] == "in the state folder, champion: none yet; 'make run' trains one"
+
+
+def doctors_word_on_mlflow(monkeypatch: pytest.MonkeyPatch, home: Path, uri: str) -> str:
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    told = io.StringIO()
+    assert not doctor.examine(Settings(home=home), Console(file=told, width=400))
+    (line,) = (line for line in told.getvalue().splitlines() if "MLflow:" in line)
+    return line.removeprefix("✗ MLflow: ")
+
+
+def test_doctor_explains_what_an_mlflow_server_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Server(BaseHTTPRequestHandler):
+        """Healthy, but it wants a login and does not know its own name, as MLflow behind a service does."""
+
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 403 if "Authorization" in self.headers else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        asked = doctors_word_on_mlflow(monkeypatch, tmp_path, f"http://{host}")
+        refused = doctors_word_on_mlflow(monkeypatch, tmp_path, f"http://user:secret@{host}")
+        server.shutdown()
+    assert asked == f"http://{host} wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    assert refused.startswith(f"http://{host} answers 403: it does not know itself as '127.0.0.1'")
+    assert "--allowed-hosts '127.0.0.1,127.0.0.1:*,localhost,localhost:*'" in refused and "secret" not in refused
+
+
+def test_doctor_does_not_wait_for_an_mlflow_server_that_is_down_or_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "_MLFLOW_TIMEOUT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for port in (1, silent.getsockname()[1]):
+            line = doctors_word_on_mlflow(monkeypatch, tmp_path, f"http://127.0.0.1:{port}")
+            assert line.startswith(f"http://127.0.0.1:{port} does not answer (")
+            assert line.endswith("start it, or unset MLFLOW_TRACKING_URI to use the state folder")
 
 
 def test_an_mlflow_server_that_is_down_is_one_sentence(

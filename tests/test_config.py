@@ -54,6 +54,8 @@ def test_presets_are_valid(preset: str) -> None:
 def test_unknown_preset_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         load_preset(PRESETS, "papr")
+    both = load_preset(PRESETS, "cifar,realism")
+    assert both == load_preset(PRESETS, "cifar") | load_preset(PRESETS, "realism")
 
 
 def test_assignments_take_values_to_the_letter() -> None:

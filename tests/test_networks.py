@@ -50,7 +50,7 @@ def test_untrained_residual_unet_is_the_biharmonic_fill() -> None:
 def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
     image, mask = picture_and_mask(32, 32)
     generator = ResidualUNet()
-    nn.init.normal_(generator.head.weight, std=0.1)
+    nn.init.normal_(generator.refiner.head.weight, std=0.1)
     faint = generator(image * 0.5 + 0.25, mask)
     assert torch.allclose(faint, generator(image, mask) * 0.5 + 0.25, atol=0.02)
 
@@ -69,13 +69,13 @@ def test_two_paths_share_their_trunk_and_end_in_fully_connected_layers() -> None
     assert isinstance(discriminator.local_texture[-1], nn.Linear)
     for path in (0, 1):
         discriminator.zero_grad()
-        discriminator(*picture_and_mask(32, 32))[path].sum().backward()
+        discriminator(*picture_and_mask(32, 32)).logits[path].sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.trunk.parameters())
 
 
 @pytest.mark.parametrize(("name", "size"), [("context_encoder", 32), ("context_encoder", 128), ("residual_unet", 64)])
 def test_discriminators_judge_every_picture(name: str, size: int) -> None:
-    for logits in build_discriminator(name, size)(*picture_and_mask(size, size)):
+    for logits in build_discriminator(name, size)(*picture_and_mask(size, size)).logits:
         assert logits.shape[0] == 2
 
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from components.config import PipelineConfig, Settings
-from components.inpainting.batches import Batches
-from components.inpainting.dataset import Shards
+from components.hardware import Compute, Device
+from components.inpainting.batches import Batch
 from components.inpainting.images import read_image
+from components.inpainting.losses import feature_matching
 from components.inpainting.networks import load_generator
 from components.manifest import read_manifest
-from components.train import TrainingDiverged, paper_line, train
+from components.train import train
 from components.train.loop import AdversarialLoop
 from components.train.recipes import RECIPES
+from components.train.recorder import paper_line
 
-CPU = torch.device("cpu")
+CPU = Compute(Device(torch.device("cpu"), "CPU"), precision="fp32", compile="off", channels_last=True)
 
 
 def config(**train: object) -> PipelineConfig:
@@ -29,6 +31,17 @@ def trained(settings: Settings, dataset: Path, folder: Path, **changes: object) 
     chosen = config(**changes)
     train(chosen.train, chosen.run, dataset, dataset.with_name("card.html"), folder / "model", settings)
     return folder / "model"
+
+
+def make_loop(**changes: object) -> AdversarialLoop:
+    return AdversarialLoop(config(**{"steps": 10, **changes}).train, 32, CPU)
+
+
+def some_batch(size: int, seed: int = 0) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    truth, mask = torch.rand(size, 3, 32, 32, generator=random), torch.zeros(size, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    return Batch(truth, mask, truth * (1 - mask))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -57,63 +70,69 @@ def test_the_same_seed_trains_the_same_weights(settings: Settings, dataset: Path
 def test_no_steps_hand_on_the_untrained_generator(settings: Settings, dataset: Path, tmp_path: Path) -> None:
     model = trained(settings, dataset, tmp_path, steps=0)
     assert read_manifest(model, "model").facts["steps"] == 0
-    weights = load_generator(model).state_dict()["head.weight"]
+    weights = load_generator(model).state_dict()["refiner.head.weight"]
     assert torch.count_nonzero(weights) == 0
-
-
-def test_divergence_is_an_error_and_leaves_no_model(
-    settings: Settings, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = AdversarialLoop.step
-
-    def explode(self: AdversarialLoop, truth: torch.Tensor, mask: torch.Tensor) -> object:
-        return step(self, truth * float("nan"), mask)
-
-    monkeypatch.setattr(AdversarialLoop, "step", explode)
-    with pytest.raises(TrainingDiverged, match="lower train_learning_rate"):
-        trained(settings, dataset, tmp_path, steps=4)
-    assert not list(tmp_path.glob("*model*"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_lowers_the_error_on_one_batch(name: str) -> None:
-    torch.manual_seed(0)
-    loop = AdversarialLoop(config(model=name, steps=40, learning_rate=0.002).train, 32, CPU)
+    loop = make_loop(model=name, steps=60, learning_rate=0.002)
     rows, columns = torch.meshgrid(torch.linspace(0, 6, 32), torch.linspace(0, 6, 32), indexing="ij")
     truth = (torch.stack([rows.sin(), columns.cos(), (rows + columns).sin()]).expand(4, 3, 32, 32) + 1) / 2
     mask = torch.zeros(4, 1, 32, 32)
     mask[..., 8:20, 10:22] = 1
-    scores = [loop.step(truth, mask).scores()["mse"] for _ in range(40)]
+    blanked = truth * (1 - mask)
+    batch = Batch(truth, mask, loop.generator.fill(blanked, mask) if loop.generator.fill else blanked)
+    scores = [loop.step(batch).scores()["mse"] for _ in range(60)]
     assert np.mean(scores[-5:]) < 0.7 * np.mean(scores[:3])
 
 
 def test_the_discriminator_is_trained_on_half_batches() -> None:
-    loop = AdversarialLoop(config(model="context_encoder", steps=1).train, 32, CPU)
+    loop = make_loop(model="context_encoder")
     seen = []
     loop.discriminator.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    loop.step(torch.rand(8, 3, 32, 32), torch.ones(8, 1, 32, 32))
+    loop.step(some_batch(8))
     assert seen == [4, 4, 8]  # real half, repaired half, and the generator's whole batch
 
 
-def test_batches_are_seeded_and_give_every_picture_its_own_mask(photographs: list[np.ndarray]) -> None:
-    images = np.stack([photo[:32, :32] for photo in photographs])
-    masks = (np.random.default_rng(0).random((64, 32, 32)) < 0.2).astype(np.uint8)
-    draws = [Batches(Shards([images]), masks, CPU, seed=seed).draw(16) for seed in (0, 0, 1)]
-    assert torch.equal(draws[0][0], draws[1][0])
-    assert not torch.equal(draws[0][0], draws[2][0])
-    image, mask = draws[0]
-    assert image.shape == (16, 3, 32, 32)
-    assert 0 <= image.min() <= image.max() <= 1
-    assert len({m.numpy().tobytes() for m in mask}) > 8
+def test_feature_matching_draws_repairs_towards_what_the_discriminator_sees_in_the_truth() -> None:
+    truth, other = [torch.full((2, 3), 1.0)], [torch.full((2, 3), 0.25, requires_grad=True)]
+    loss = feature_matching(other, truth)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.75)
+    assert other[0].grad is not None
+    assert (other[0].grad < 0).all()
+    assert feature_matching(truth, truth).item() == 0
+    plain, matched = (make_loop(feature_matching_weight=weight) for weight in (0.0, 10.0))
+    batch = some_batch(4)
+    assert matched.step(batch).g_loss > plain.step(batch).g_loss
 
 
-def test_shuffled_colours_keep_structure(photographs: list[np.ndarray]) -> None:
-    image = photographs[0][None, :32, :32]
-    batches = Batches(Shards([image]), np.ones((1, 32, 32), np.uint8), CPU, seed=0, shuffle_colours=True)
-    drawn = torch.cat([batches.draw(2)[0] for _ in range(20)])
-    spread = torch.from_numpy(image / 255).std(dim=(1, 2)).sort().values[0]
-    assert torch.allclose(drawn.std(dim=(2, 3)).sort(dim=1).values, spread.float(), atol=1e-3)
-    assert len({d.mean().item() for d in drawn.round(decimals=5)}) > 1
+def test_a_state_put_back_goes_on_bit_for_bit() -> None:
+    loop = make_loop(model="context_encoder", steps=6)  # dropout and batch normalisation, all that can drift
+    batches = [some_batch(4, seed) for seed in range(6)]
+    for batch in batches[:3]:
+        loop.step(batch)
+    state = loop.state([])
+    for batch in batches[3:]:
+        loop.step(batch)
+    undisturbed = loop.state([])
+    loop.restore(state)
+    for batch in batches[3:]:
+        loop.step(batch)
+    again = loop.state([])
+    assert undisturbed.num_steps == again.num_steps == 6
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in undisturbed.tensors.items())
+
+
+def test_warming_up_leaves_no_trace() -> None:
+    loop = make_loop()
+    before = loop.state([])
+    loop.warm_up(some_batch(4))
+    after = loop.state([])
+    assert before.num_steps == after.num_steps == 0
+    assert before.tensors.keys() == after.tensors.keys()
+    assert all(torch.equal(tensor, after.tensors[name]) for name, tensor in before.tensors.items())
 
 
 def test_the_line_is_the_papers() -> None:

@@ -27,7 +27,7 @@ from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step, track
 from components.report import evaluation_report
 from components.tracking import CHAMPION as CHAMPION_ALIAS
-from components.tracking import Registry, open_run
+from components.tracking import Registry, Run, open_run
 
 KIND = "evaluation"
 
@@ -40,8 +40,10 @@ def evaluate(
 
     Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The
     champion, where there is one, is loaded from the registry and scored again on the same pictures and holes.
+    Raises ``TrackingError`` where MLflow does not hold the model's run, and cannot get it now.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
     device = choose_device().torch
     methods: dict[str, Inpainter] = {
         BIHARMONIC: open_classical("biharmonic"),
@@ -63,14 +65,14 @@ def evaluate(
         families=list(data.families),
         model_digest=manifest.digest,
         dataset_digest=data.manifest.digest,
-        run_id=manifest.facts["run_id"],
+        run_id=run.id,
         model=manifest.facts["model"],
         steps=manifest.facts["steps"],
         champion=champion.number if champion else "",
     )
     _write(evaluation, data, repairs, each, result)
     write_file(report, evaluation_report(evaluation, result))
-    _log(settings, result, evaluation)
+    _log(run, result, evaluation)
     best = result.methods[CANDIDATE].overall
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")
@@ -119,8 +121,7 @@ def _gallery(data: PreparedDataset, repairs: dict[str, Repairs], each: dict[str,
     )
 
 
-def _log(settings: Settings, result: Evaluation, folder: Path) -> None:
-    run = open_run(settings, result.run_id)
+def _log(run: Run, result: Evaluation, folder: Path) -> None:
     candidate = result.methods[CANDIDATE]
     metrics = {f"test/{name}": value for name, value in candidate.overall}
     for family, scored in candidate.families.items():

@@ -50,6 +50,15 @@ def hinge_g(fake: Logits) -> Tensor:
     return torch.stack([-f.mean() for f in fake]).mean()
 
 
+def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """L1 between what the discriminator sees in repairs and in true pictures, averaged over its layers.
+
+    Salimans et al., "Improved Techniques for Training GANs", 2016, per layer as in pix2pixHD (Wang et al.,
+    2018). It draws repairs towards true texture without weights that someone else trained.
+    """
+    return torch.stack([F.l1_loss(f.float(), r.detach().float()) for f, r in zip(fake, real, strict=True)]).mean()
+
+
 def accuracy(real: Logits, fake: Logits) -> Tensor:
     """Share of pictures and patches that the discriminator judges rightly, in [0, 1]."""
     terms = [((r > 0).float().mean() + (f <= 0).float().mean()) / 2 for r, f in zip(real, fake, strict=True)]

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-import time
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
-
 from components.config import RunConfig, Settings, TrainConfig
-from components.hardware import choose_device
-from components.inpainting.batches import Batches
-from components.inpainting.dataset import PreparedDataset
-from components.inpainting.networks import save_generator
-from components.manifest import Draft, complete_folder
-from components.progress import Bar, say, step
-from components.tracking import Run, start_run
-from components.train.loop import AdversarialLoop
-from components.train.samples import Samples
+from components.inpainting.dataset import KIND as DATASET
+from components.inpainting.inpainter import usable_cores
+from components.manifest import code_version, read_manifest
+from components.progress import step
+from components.train.checkpoint import Checkpoints, workplace
+from components.train.guard import TrainingDiverged
+from components.train.session import HISTORY, KIND, Order, run_training
 
-KIND = "model"
-_MASK_BANK = 2048  # training masks; flips and turns make eight of each
+__all__ = ["KIND", "TrainingDiverged", "train"]
+
+_RESTARTS = 3  # of all processes, when one of them dies
 
 
-class TrainingDiverged(ValueError):
-    """The losses are no numbers any more."""
+class WorkersFailed(ValueError):
+    """The processes of a training on several GPUs did not finish."""
 
 
 @step("train")
@@ -37,68 +36,47 @@ def train(
     The dataset's ``card`` (HTML) is filed with the run in MLflow.
 
     The model folder holds ``config.json``, ``generator.safetensors``, ``history.jsonl`` (the log, one
-    row per interval) and ``samples/step-*.png``. Raises ``TrainingDiverged`` rather than hand on a
-    model whose losses are not finite.
+    row per interval) and ``samples/step-*.png``. Until it is whole, checkpoints are kept in the state folder;
+    the same training, started again, goes on from the newest. Raises ``TrainingDiverged`` rather than hand
+    on a model that went astray; ends the process with 143 when asked to stop by SIGTERM.
     """
-    data = PreparedDataset.open(dataset)
-    with start_run(settings, run_config, config, data.manifest) as run:
-        run.log_page(card, "dataset/card.html")
-        with complete_folder(model, KIND) as draft:
-            draft.made_from = {"dataset": data.manifest.digest}
-            scores = _train(config, data, draft, run)
-        run.log_model_folder(model)
-    return scores
+    digest = read_manifest(dataset, DATASET).digest
+    settings.make_state()
+    with workplace(settings.state / "training", _key(config, digest)) as place:
+        order = Order(config=config, run=run_config, dataset=dataset, card=card, model=model, place=place)
+        if config.num_processes > 1:
+            _run_elastic(order, settings)
+        else:
+            run_training(order, settings)
+        Checkpoints(place).clear()
+    rows = (model / HISTORY).read_text().splitlines()
+    last: dict[str, float] = json.loads(rows[-1]) if rows else {}
+    last.pop("step", None)
+    return last
 
 
-def _train(config: TrainConfig, data: PreparedDataset, draft: Draft, run: Run) -> dict[str, float]:
-    device = choose_device()
-    say(f"training {config.model} for {config.steps} steps on {device.description}")
-    loop = AdversarialLoop(config, data.image_size, device.torch)
-    batches = _batches(config, data, loop)
-    samples = Samples(data, draft.path / "samples", run)
-    started = time.monotonic()
-    scores: dict[str, float] = {}
-    samples.take(loop.result, 0)
-    with Bar("train", config.steps) as bar, (draft.path / "history.jsonl").open("w") as history:
-        for number in range(1, config.steps + 1):
-            losses = loop.step(*batches.draw(config.batch_size))
-            bar.advance()
-            if number % config.log_interval == 0 or number == config.steps:
-                scores = losses.scores()
-                _refuse_divergence(scores, number)
-                say(f"{number} {paper_line(scores)}")
-                history.write(json.dumps({"step": number, **scores}) + "\n")
-                run.log_metrics({f"batch/{name}": value for name, value in scores.items()}, number)
-            if number % config.sample_interval == 0 or number == config.steps:
-                samples.take(loop.result, number)
-    save_generator(loop.result, draft.path)
-    draft.facts = {
-        "model": config.model,
-        "steps": loop.num_steps,
-        "seconds": round(time.monotonic() - started, 1),
-        "device": device.description,
-        "run_id": run.id,
+def _key(config: TrainConfig, dataset_digest: str) -> str:
+    """What makes two trainings the same: parameters, dataset and code."""
+    ours = config.model_copy(update={"code_version": code_version()}).model_dump_json()
+    return hashlib.sha256(f"{ours}\0{dataset_digest}".encode()).hexdigest()[:16]
+
+
+def _run_elastic(order: Order, settings: Settings) -> None:
+    """Train in several processes; when one dies, all start again from the newest checkpoint."""
+    path, count = order.place / "order.json", order.config.num_processes
+    path.write_text(order.model_dump_json())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+               f"--max-restarts={_RESTARTS}", "-m", "components.train.worker", str(path)]  # fmt: skip
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // count)),
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # after a restart it still has the dead's addresses, pytorch#135712
     }
-    return scores
-
-
-def paper_line(scores: dict[str, float]) -> str:
-    """The line that the paper prints per iteration; MSE is of the hole, on [0, 1] data."""
-    return (
-        f"[D loss: {scores['d_loss']:.4f}, acc: {100 * scores['d_accuracy']:.2f}%] "
-        f"[G loss: {scores['g_loss']:.4f}, mse: {scores['mse']:.5f}, ssim: {scores['ssim']:.4f}]"
-    )
-
-
-def _batches(config: TrainConfig, data: PreparedDataset, loop: AdversarialLoop) -> Batches:
-    masks = data.mixture.draw(_MASK_BANK, np.random.default_rng([config.seed, 3]))
-    device = next(loop.generator.parameters()).device
-    images = data.split("train").images
-    return Batches(images, masks, device, config.seed, shuffle_colours=loop.recipe.shuffle_colours)
-
-
-def _refuse_divergence(scores: dict[str, float], step_number: int) -> None:
-    if not all(math.isfinite(value) for value in scores.values()):
-        raise TrainingDiverged(
-            f"training diverged at step {step_number} (a loss is no finite number); lower train_learning_rate"
-        )
+    process = subprocess.Popen(command, env=os.environ | environment)
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        code = process.wait()
+        raise
+    if code:
+        raise WorkersFailed(f"the training's processes ended with {code}; the reason is in the lines above")

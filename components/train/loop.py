@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from components.config import TrainConfig
-from components.inpainting.losses import accuracy
+from components.hardware import Compute
+from components.inpainting.batches import Batch
+from components.inpainting.losses import accuracy, feature_matching
 from components.inpainting.metrics import ssim_of_planes
 from components.inpainting.networks import Generator, build_discriminator, build_generator
-from components.inpainting.networks.residual_unet import ResidualUNet
 from components.train.recipes import RECIPES
+from components.train.state import TrainingState, flatten_optimizer, restore_optimizer
+from components.train.world import World
 
-_WARM_UP = 30
+_WARM_UP = 100
 _LAST_RATE = 0.02
 
 
@@ -28,95 +31,177 @@ class StepLosses:
     d_accuracy: Tensor
     g_loss: Tensor
     repair: Tensor  # N,3,H,W in [0, 1]
-    truth: Tensor
-    mask: Tensor
+    batch: Batch
 
     def scores(self) -> dict[str, float]:
         """The paper's line as numbers: losses, accuracy in [0, 1], hole MSE on [0, 1] data, SSIM."""
-        repair = self.repair.clamp(0, 1)
-        squared = ((repair - self.truth) * self.mask).square().sum()
+        repair, truth, mask = self.repair.clamp(0, 1), self.batch.truth, self.batch.mask
+        squared = ((repair - truth) * mask).square().sum()
         return {
             "d_loss": self.d_loss.item(),
             "d_accuracy": self.d_accuracy.item(),
             "g_loss": self.g_loss.item(),
-            "mse": (squared / (self.mask.sum() * self.truth.shape[1])).item(),
-            "ssim": ssim_of_planes(repair, self.truth).mean().item(),
+            "mse": (squared / (mask.sum() * truth.shape[1])).item(),
+            "ssim": ssim_of_planes(repair, truth).mean().item(),
         }
 
 
+@dataclass
+class Vitals:
+    """Whether the training is well; tensors on the training device, over the steps since they were read."""
+
+    worst: Tensor  # the largest D loss, G loss and norm of G's gradient; NaN where one was NaN
+    spread: Tensor  # how far apart D's answers lie in the last step: standard deviation over its logits
+
+    def read(self) -> dict[str, float]:
+        """As numbers: ``d_loss``, ``g_loss``, ``gradient_norm``, ``d_spread``."""
+        values = [*self.worst.tolist(), self.spread.item()]
+        return dict(zip(("d_loss", "g_loss", "gradient_norm", "d_spread"), values, strict=True))
+
+
+@dataclass
 class AdversarialLoop:
     """A generator and its discriminator under training.
 
-    ``step`` trains both on one batch: D on half a batch of true pictures and half a batch of repairs,
-    G on reconstruction plus what D thinks of its repairs.
+    ``step`` trains both on one batch: D on the batch's even rows as true pictures and on its odd rows as
+    repairs, G on reconstruction plus what D thinks of its repairs. With several processes each passes its
+    share of the batch, and gradients are averaged, so that the step is that of the whole batch.
     """
 
-    def __init__(self, config: TrainConfig, image_size: int, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.recipe = config, RECIPES[config.model]
-        self.generator = build_generator(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.discriminator = build_discriminator(config.model, image_size).to(device)
+    config: TrainConfig
+    image_size: int
+    compute: Compute
+    world: World = field(default_factory=World)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.config.seed)
+        self.recipe = RECIPES[self.config.model]
+        self.num_steps, self.rate_scale = 0, 1.0
+        device = self.compute.device.torch
+        self.generator = build_generator(self.config.model).to(device)
+        self.discriminator = build_discriminator(self.config.model, self.image_size).to(device)
         self._average: Generator = copy.deepcopy(self.generator)
-        self._optimizer = torch.optim.Adam(self.generator.parameters(), config.learning_rate, betas=self.recipe.betas)
-        self._d_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), config.learning_rate * self.recipe.discriminator_rate, betas=(0.5, 0.999)
+        if self.compute.channels_last:
+            for network in (self.generator, self.discriminator):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.Adam(
+            self.generator.parameters(), self.config.learning_rate, betas=self.recipe.betas, fused=True
         )
-        self.num_steps = 0
+        rate = self.config.learning_rate * self.recipe.discriminator_rate
+        self._d_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas=(0.5, 0.999), fused=True)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.compute.precision == "fp16")
+        if self.compute.compile != "off":
+            for network in (self.generator.core, self.discriminator):
+                network.compile(mode=self.compute.compile, dynamic=False)
+        self._repair = self.world.share(self.generator.core)
+        self._judge = self.world.share(self.discriminator)
+        self.vitals = self._fresh_vitals()
 
     @property
     def result(self) -> Generator:
         """The generator to hand on: the running average of the weights where the recipe keeps one."""
-        return (self._average if self.recipe.ema_decay else self.generator).eval()
+        if not self.recipe.ema_decay:
+            self._average.load_state_dict(self.generator.state_dict())
+        return self._average.eval()
 
-    def step(self, truth: Tensor, mask: Tensor) -> StepLosses:
-        """Train on pictures ``N,3,H,W`` in [0, 1] under masks ``N,1,H,W``."""
-        self.generator.train()
-        self._set_rate()
-        damaged = truth * (1 - mask)
-        fill, repair = self._repair(damaged, mask)
-        d_loss, d_accuracy = self._train_discriminator(truth, repair.detach(), mask)
-        g_loss = self._train_generator(truth, repair, mask, fill)
+    def step(self, batch: Batch) -> StepLosses:
+        """Train on one batch (this process's share of it)."""
+        self._begin()
+        with self.compute.autocast():
+            repair = self._repair(batch.start, batch.mask).float()
+        d_loss, d_accuracy = self._train_discriminator(batch, repair.detach())
+        g_loss, norm = self._train_generator(batch, repair)
+        self._scaler.update()
+        self.vitals.worst = torch.maximum(self.vitals.worst, torch.stack([d_loss, g_loss, norm]))
         self.num_steps += 1
         self._track_average()
-        return StepLosses(d_loss, d_accuracy, g_loss, repair.detach(), truth, mask)
+        return StepLosses(d_loss, d_accuracy, g_loss, repair.detach(), batch)
 
-    def _repair(self, damaged: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.generator, ResidualUNet):
-            fill = self.generator.fill(damaged, mask)
-            return fill, self.generator.refine(fill, mask)
-        return damaged, self.generator(damaged, mask)
+    def warm_up(self, batch: Batch) -> None:
+        """Compile what is to be compiled, outside of any step and without a trace in the training."""
+        state = self.state([])
+        self.step(batch)
+        self.restore(state)
 
-    def _train_discriminator(self, truth: Tensor, repair: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        half = len(truth) // 2
-        real = self.discriminator(truth[:half], mask[:half])
-        fake = self.discriminator(repair[half:], mask[half:])
-        loss = self.recipe.discriminator_loss(real, fake)
+    def state(self, history: list[dict[str, float]]) -> TrainingState:
+        """Everything that the next step depends on, copied to the host, and the history so far."""
+        modules = {"generator": self.generator, "average": self._average, "discriminator": self.discriminator}
+        tensors = {f"{name}/{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
+        tensors |= flatten_optimizer("g_optimizer", self._optimizer)
+        tensors |= flatten_optimizer("d_optimizer", self._d_optimizer)
+        facts = {"rate_scale": self.rate_scale, "scaler": self._scaler.state_dict(), "compute": self.compute.settings}
+        copied = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        return TrainingState(self.num_steps, copied, list(history), facts)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to a state of this very training."""
+        modules = {"generator": self.generator, "average": self._average, "discriminator": self.discriminator}
+        for name, module in modules.items():
+            module.load_state_dict(state.under(name))
+        restore_optimizer(self._optimizer, state.under("g_optimizer"))
+        restore_optimizer(self._d_optimizer, state.under("d_optimizer"))
+        self._scaler.load_state_dict(state.facts["scaler"])
+        self.num_steps, self.rate_scale = state.num_steps, state.facts["rate_scale"]
+        self.vitals = self._fresh_vitals()
+
+    def take_vitals(self) -> Vitals:
+        """How the training did since they were last taken."""
+        taken, self.vitals = self.vitals, self._fresh_vitals()
+        return taken
+
+    def _begin(self) -> None:
+        """Seed whatever draws random numbers in this step (dropout) by the step, so that a resumed one draws alike."""
+        torch.manual_seed((self.config.seed * 1_000_003 + self.num_steps) * 1_009 + self.world.rank)
+        if self.compute.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        self.generator.train()
+        self._set_rate()
+
+    def _train_discriminator(self, batch: Batch, repair: Tensor) -> tuple[Tensor, Tensor]:
         self._d_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._d_optimizer.step()
+        with self.compute.autocast():
+            real = self._judge(batch.truth[0::2], batch.mask[0::2]).logits
+            fake = self._judge(repair[1::2], batch.mask[1::2]).logits
+        loss = self.recipe.discriminator_loss(real, fake)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._d_optimizer)
+        self.vitals.spread = torch.cat([x.detach().float().flatten() for x in (*real, *fake)]).std()
         return loss.detach(), accuracy(real, fake).detach()
 
-    def _train_generator(self, truth: Tensor, repair: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
-        weight = self.config.adversarial_weight
-        loss = (1 - weight) * self.recipe.reconstruction(repair, truth, mask, fill)
-        if weight:
-            self.discriminator.requires_grad_(False)
-            loss = loss + weight * self.recipe.generator_loss(self.discriminator(repair, mask))
-            self.discriminator.requires_grad_(True)
+    def _train_generator(self, batch: Batch, repair: Tensor) -> tuple[Tensor, Tensor]:
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.generator.parameters(), self.recipe.clip)
-        self._optimizer.step()
-        return loss.detach()
+        loss = self._generator_loss(batch, repair)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.recipe.clip)
+        self._scaler.step(self._optimizer)
+        if self._scaler.is_enabled():
+            norm = torch.where(norm.isinf(), 0, norm)  # the scaler skips such a step and scales less
+        return loss.detach(), norm.detach()
+
+    def _generator_loss(self, batch: Batch, repair: Tensor) -> Tensor:
+        adversarial, matching = self.config.adversarial_weight, self.config.feature_matching_weight
+        loss = (1 - adversarial) * self.recipe.reconstruction(repair, batch.truth, batch.mask, batch.start)
+        if not adversarial and not matching:
+            return loss
+        self.discriminator.requires_grad_(False)
+        with self.compute.autocast():
+            judged = self.discriminator(repair, batch.mask)
+            if matching:
+                true = self.discriminator(batch.truth, batch.mask)
+                loss = loss + matching * feature_matching(judged.features, true.features)
+        self.discriminator.requires_grad_(True)
+        return loss + adversarial * self.recipe.generator_loss(judged.logits)
 
     def _set_rate(self) -> None:
-        if not self.recipe.cosine:
-            return
-        warm = min(1.0, (self.num_steps + 1) / _WARM_UP)
-        done = self.num_steps / max(self.config.steps, 1)
-        share = _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * warm * share
+        warm = share = 1.0
+        if self.recipe.cosine:
+            warm = min(1.0, (self.num_steps + 1) / _WARM_UP)
+            done = min(1.0, self.num_steps / max(self.config.steps, 1))
+            share = _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        rate = self.config.learning_rate * self.rate_scale
+        self._optimizer.param_groups[0]["lr"] = rate * warm * share
+        self._d_optimizer.param_groups[0]["lr"] = rate * self.recipe.discriminator_rate
 
     @torch.no_grad()
     def _track_average(self) -> None:
@@ -126,3 +211,7 @@ class AdversarialLoop:
         decay = min(self.recipe.ema_decay, self.num_steps / (self.num_steps + 10))
         averages, current = self._average.state_dict(), self.generator.state_dict()
         torch._foreach_lerp_(list(averages.values()), list(current.values()), 1 - decay)
+
+    def _fresh_vitals(self) -> Vitals:
+        device = self.compute.device.torch
+        return Vitals(torch.zeros(3, device=device), torch.ones((), device=device))

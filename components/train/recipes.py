@@ -22,9 +22,9 @@ class Recipe:
     betas: tuple[float, float]
     discriminator_rate: float  # learning rate of D, as a share of G's
     ema_decay: float  # 0: no running average of the weights
-    cosine: bool  # warm up over 30 steps, then fall to 2 % along a cosine
+    cosine: bool  # warm up over 100 steps, then fall to 2 % along a cosine
     clip: float  # largest norm of G's gradient
-    shuffle_colours: bool  # exchange colour channels and make negatives, see Batches
+    reuse: int  # batches that a filled picture serves, see Batches
 
 
 RECIPES = {
@@ -38,7 +38,7 @@ RECIPES = {
         ema_decay=0.0,
         cosine=False,
         clip=float("inf"),
-        shuffle_colours=False,
+        reuse=1,
     ),
     "residual_unet": Recipe(
         reconstruction=losses.relative_l1,
@@ -46,9 +46,9 @@ RECIPES = {
         generator_loss=losses.hinge_g,
         betas=(0.9, 0.99),
         discriminator_rate=0.1,
-        ema_decay=0.99,
+        ema_decay=0.998,
         cosine=True,
         clip=1.0,
-        shuffle_colours=True,
+        reuse=4,
     ),
 }

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, composite, grid, to_bytes, to_planes
+from components.inpainting.images import Bytes, composite, encode_png, grid, to_bytes, to_planes
 from components.inpainting.metrics import score_each
 from components.inpainting.networks import Generator
+from components.manifest import write_file
 from components.tracking import Run
 
 _NUM_ROWS = 6
@@ -21,9 +21,13 @@ class Samples:
     """Takes sample grids into ``folder`` and into MLflow, with validation scores per family."""
 
     def __init__(self, data: PreparedDataset, folder: Path, run: Run) -> None:
-        self._data, self._folder, self._run = data, folder, run
+        self._data, self.folder, self._run = data, folder, run
         self._val = data.split("val")
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+
+    def has(self, step: int) -> bool:
+        """Whether the samples of a step are taken."""
+        return self._path(step).exists()
 
     def take(self, generator: Generator, step: int) -> None:
         """Repair the validation pictures: log scores, write ``step-<step>.png``, log the pictures."""
@@ -54,5 +58,8 @@ class Samples:
             rows.append(row)
             self._run.log_image(row[-1], f"val/{i}_{family}", step)
         sheet = grid(rows, ["truth", "damaged", "repaired"], scale=max(1, 128 // self._data.image_size))
-        Image.fromarray(sheet).save(self._folder / f"step-{step:06d}.png")
         self._run.log_image(sheet, "samples", step)
+        write_file(self._path(step), encode_png(sheet))  # last: the mark that all of it is done
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}.png"

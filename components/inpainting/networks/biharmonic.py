@@ -70,7 +70,7 @@ class BiharmonicFill(nn.Module):
         Conjugate-gradient steps per level; the coarsest level takes twice as many.
     """
 
-    def __init__(self, num_levels: int = 4, num_iterations: int = 6) -> None:
+    def __init__(self, num_levels: int = 4, num_iterations: int = 8) -> None:
         super().__init__()
         self.num_levels = num_levels
         self.num_iterations = num_iterations

@@ -10,12 +10,20 @@ Adversarial Networks", arXiv 1803.07422).
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 _WIDTHS = (64, 128, 256, 512)
+
+
+class Judgement(NamedTuple):
+    """What a discriminator says of ``N`` pictures."""
+
+    logits: list[Tensor]  # float32 ``N,...``, one tensor per path; high means real
+    features: list[Tensor]  # what its inner layers saw, for feature matching
 
 
 class ContextEncoder(nn.Module):
@@ -25,6 +33,7 @@ class ContextEncoder(nn.Module):
     """
 
     stride = 16
+    fill = None  # it starts from the blanked picture
 
     def __init__(self, dropout: float = 0.5) -> None:
         super().__init__()
@@ -43,8 +52,13 @@ class ContextEncoder(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Float ``N,3,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,3,H,W``, known pixels unchanged."""
-        drawn: Tensor = self.layers((image * 2 - 1) * (1 - mask))
+        drawn: Tensor = self.layers((image * 2 - 1) * (1 - mask)).float()
         return torch.lerp(image, (drawn + 1) / 2, mask)
+
+    @property
+    def core(self) -> nn.Module:
+        """What is trained, from a blanked picture and its mask to the repair: all of it."""
+        return self
 
 
 class TwoPathDiscriminator(nn.Module):
@@ -66,10 +80,10 @@ class TwoPathDiscriminator(nn.Module):
             nn.Linear(64 * (side // 2) ** 2, 256), nn.LeakyReLU(0.2), nn.Linear(256, (side // 2) ** 2),
         )  # fmt: skip
 
-    def forward(self, image: Tensor, mask: Tensor) -> list[Tensor]:
-        """Logits of both paths, one whole-image ``N,1`` and one per patch ``N,P``; high means real."""
+    def forward(self, image: Tensor, mask: Tensor) -> Judgement:
+        """Logits of both paths, one whole-image ``N,1`` and one per patch ``N,P``; features of the trunk."""
         shared = self.trunk(image * 2 - 1)
-        return [self.whole_image(shared), self.local_texture(shared)]
+        return Judgement([self.whole_image(shared).float(), self.local_texture(shared).float()], [shared])
 
 
 class PatchDiscriminator(nn.Module):
@@ -86,12 +100,12 @@ class PatchDiscriminator(nn.Module):
         )
         self.head = nn.utils.parametrizations.spectral_norm(nn.Conv2d(2 * width, 1, 3, 1, 1))
 
-    def forward(self, image: Tensor, mask: Tensor) -> list[Tensor]:
-        """Logits ``N,1,H/8,W/8``; high means real."""
-        features = torch.cat([image * 2 - 1, mask], dim=1)
+    def forward(self, image: Tensor, mask: Tensor) -> Judgement:
+        """Logits ``N,1,H/8,W/8`` and the features of every layer."""
+        features = [torch.cat([image * 2 - 1, mask], dim=1)]
         for layer in self.layers:
-            features = F.leaky_relu(layer(features), 0.2)
-        return [self.head(features)]
+            features.append(F.leaky_relu(layer(features[-1]), 0.2))
+        return Judgement([self.head(features[-1]).float()], features[1:])
 
 
 def _downward(channels: int, width: int, *, norm: bool = True) -> list[nn.Module]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,32 +27,76 @@ class GatedBlock(nn.Module):
         return features + F.elu(content) * torch.sigmoid(gate)
 
 
+class Refiner(nn.Module):
+    """What the default generator learns: the residual between a classical fill and the truth.
+
+    Blind to brightness and contrast: it sees the filled picture centred and scaled by its own spread,
+    and its residual is scaled back, so that faint and strong structure is learned from the same
+    examples. The residual is zero before training. See ``ResidualUNet`` for the parameters.
+    """
+
+    def __init__(self, widths: tuple[int, ...], num_blocks: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4 * _FOLD**2, widths[0], 3, padding=1)
+        outer, steps = widths[:-1], list(pairwise(widths))
+        self.encoder = nn.ModuleList(_blocks(width, num_blocks) for width in outer)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in steps)
+        self.middle = nn.Sequential(*(GatedBlock(widths[-1], dilation) for dilation in dilations))
+        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in steps)
+        self.decoder = nn.ModuleList(_blocks(width, num_blocks) for width in outer)
+        self.head = nn.Conv2d(widths[0], 3 * _FOLD**2, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, filled: Tensor, mask: Tensor) -> Tensor:
+        """Float ``N,3,H,W`` in [0, 1], holes filled already, and ``N,1,H,W`` masks to ``N,3,H,W``."""
+        centre = filled.mean(dim=(2, 3), keepdim=True)
+        spread = (filled - centre).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 0.01
+        features = self._see(torch.cat([(filled - centre) / spread, mask], dim=1))
+        skipped = []
+        for encode, down in zip(self.encoder, self.down, strict=True):
+            skipped.append(encode(features))
+            features = down(skipped[-1])
+        features = self.middle(features)
+        for decode, up, skip in reversed(list(zip(self.decoder, self.up, skipped, strict=True))):
+            features = decode(skip + F.interpolate(up(features), scale_factor=2.0, mode="nearest"))
+        return filled + mask * F.pixel_shuffle(self.head(features).float(), _FOLD) * spread
+
+    def _see(self, seen: Tensor) -> Tensor:
+        """The first layer, in full precision: smooth skies differ by less than half precision resolves."""
+        folded = F.pixel_unshuffle(seen, _FOLD)
+        if not torch.is_autocast_enabled(seen.device.type):
+            features: Tensor = self.stem(folded)
+        else:
+            with torch.autocast(seen.device.type, enabled=False):
+                features = self.stem(folded)
+        return features
+
+
 class ResidualUNet(nn.Module):
     """Biharmonic fill plus a learned residual, zero before training.
 
-    The network is blind to brightness and contrast: it sees the filled picture centred and scaled by
-    its own spread, and its residual is scaled back, so that faint and strong structure is learned
-    from the same examples. Works at any height and width that are multiples of ``stride``.
+    Works at any height and width that are multiples of ``stride``.
 
     Parameters
     ----------
     widths:
-        Channels at half and at quarter resolution.
+        Channels at half resolution, at a quarter, and so on.
     num_blocks:
-        Gated blocks at half resolution, on the way down and again on the way up.
+        Gated blocks at each resolution but the coarsest, on the way down and again on the way up.
     dilations:
-        One gated block at quarter resolution per entry.
+        One gated block at the coarsest resolution per entry.
     fill_levels, fill_iterations:
         See ``BiharmonicFill``; kept with the weights, which are trained on its answer.
     """
 
     def __init__(
         self,
-        widths: tuple[int, int] = (32, 64),
+        widths: tuple[int, ...] = (48, 96),
         num_blocks: int = 2,
         dilations: tuple[int, ...] = (1, 2, 4, 8),
         fill_levels: int = 4,
-        fill_iterations: int = 6,
+        fill_iterations: int = 8,
     ) -> None:
         super().__init__()
         self.settings = {
@@ -59,32 +106,23 @@ class ResidualUNet(nn.Module):
             "fill_levels": fill_levels,
             "fill_iterations": fill_iterations,
         }
-        fine, coarse = widths
         self.fill = BiharmonicFill(fill_levels, fill_iterations)
-        self.stride = self.fill.stride
-        self.stem = nn.Conv2d(4 * _FOLD**2, fine, 3, padding=1)
-        self.fine_down = nn.Sequential(*(GatedBlock(fine) for _ in range(num_blocks)))
-        self.down = nn.Conv2d(fine, coarse, 4, stride=2, padding=1)
-        self.coarse = nn.Sequential(*(GatedBlock(coarse, dilation) for dilation in dilations))
-        self.up = nn.Conv2d(coarse, fine, 3, padding=1)
-        self.fine_up = nn.Sequential(*(GatedBlock(fine) for _ in range(num_blocks)))
-        self.head = nn.Conv2d(fine, 3 * _FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.refiner = Refiner(tuple(widths), num_blocks, tuple(dilations))
+        self.stride = math.lcm(self.fill.stride, _FOLD * 2 ** (len(widths) - 1))
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Float ``N,3,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,3,H,W``, known pixels unchanged.
 
         The repair may leave [0, 1] by a little; whoever makes a picture of it clips.
         """
-        return self.refine(self.fill(image, mask), mask)
+        repair: Tensor = self.refiner(self.fill(image, mask), mask)
+        return repair
 
-    def refine(self, filled: Tensor, mask: Tensor) -> Tensor:
-        """Add the learned residual to a picture whose holes are filled already."""
-        centre = filled.mean(dim=(2, 3), keepdim=True)
-        spread = (filled - centre).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 0.01
-        seen = torch.cat([(filled - centre) / spread, mask], dim=1)
-        fine = self.fine_down(self.stem(F.pixel_unshuffle(seen, _FOLD)))
-        coarse = self.coarse(self.down(fine))
-        fine = self.fine_up(fine + F.interpolate(self.up(coarse), scale_factor=2.0, mode="nearest"))
-        return filled + mask * F.pixel_shuffle(self.head(fine), _FOLD) * spread
+    @property
+    def core(self) -> nn.Module:
+        """What is trained, from a filled picture and its mask to the repair."""
+        return self.refiner
+
+
+def _blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(GatedBlock(width) for _ in range(count)))

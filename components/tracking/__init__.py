@@ -1,0 +1,30 @@
+"""MLflow: the record of runs and the registry of models. The only part that imports mlflow.
+
+A training logs through a journal on disk (``start_run``), so that MLflow can be slow or away; later
+steps log at once (``open_run``); ``sync`` delivers what journals still hold.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from components.tracking.client import TrackingError
+from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
+from components.tracking.run import Run
+from components.tracking.runs import open_run, start_run, sync
+
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "PREVIOUS",
+    "Registry",
+    "RegistryError",
+    "Run",
+    "TrackingError",
+    "Version",
+    "open_run",
+    "start_run",
+    "sync",
+]

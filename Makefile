@@ -1,4 +1,4 @@
-# One verb a line; every verb sets up what it needs. Settings: PRESET, DATA, ARGS, PORT, KINTSUGI_HOME.
+# One verb a line; every verb sets up what it needs. Settings: PRESET, DATA, ARGS, PORT, BENCH, KINTSUGI_HOME.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -6,6 +6,7 @@ READY  := $(VENV)/.ready
 PRESET ?= sample
 DATA   ?=
 ARGS   ?=
+BENCH  ?= prepare training tracking
 
 .PHONY: help run test serve ui compile submit bench lint picture lock clean
 .DEFAULT_GOAL := help
@@ -31,8 +32,8 @@ submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
 test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(READY)  ## speed and memory beside plain loops, as ratios
-	@$(BIN)/python -m tests.benchmarks.prepare $(ARGS)
+bench: $(READY)  ## speed and memory beside plain loops, as ratios (BENCH=prepare training tracking, ARGS=... of one)
+	@for name in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$name $(ARGS) || exit 1; done
 
 lint: $(READY)   ## style, types and who may import whom
 	$(BIN)/ruff check .

@@ -33,7 +33,9 @@ cli = typer.Typer(
 )  # fmt: skip
 console = Console(markup=False, soft_wrap=True)
 
-Preset = Annotated[str, typer.Option(help=f"one or several of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")]
+Preset = Annotated[
+    str, typer.Option(help=f"one or several of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")
+]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
 Data = Annotated[str | None, typer.Option(help="short for --set data_source=...")]
 
@@ -203,6 +205,15 @@ def rollback(
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
     registry.promote(wanted, current)
     console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start")
+
+
+@cli.command("sync")
+def sync_() -> None:
+    """Deliver to MLflow what trainings logged while it did not answer."""
+    from components.tracking import sync
+
+    number = sync(Settings())
+    console.print(f"delivered {number} entries" if number else "nothing waits")
 
 
 @cli.command()

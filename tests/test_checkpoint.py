@@ -57,7 +57,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     newest = max(tmp_path.iterdir())
     content = bytearray(newest.read_bytes())
     content[-5] ^= 1
-    damaged: bytes = {"cut": bytes(content[:-9]), "flipped": bytes(content), "empty": b"", "garbage": b"no tensors in here"}[damage]
+    damaged: bytes = {
+        "cut": bytes(content[:-9]),
+        "flipped": bytes(content),
+        "empty": b"",
+        "garbage": b"no tensors in here",
+    }[damage]
     newest.write_bytes(damaged)
     found = checkpoints.newest()
     assert found is not None

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from components.inpainting.images import Bytes
-from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, psnr, ssim
+from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, psnr, sharpness, ssim
 
 
 @pytest.fixture
@@ -46,3 +47,33 @@ def test_perfect_pictures_and_empty_masks_poison_nothing() -> None:
     assert psnr(picture, picture).tolist() == [PSNR_OF_PERFECT]
     assert ssim(picture, picture) == pytest.approx([1.0])
     assert hole_mse(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]
+
+
+def test_sharpness_is_one_for_the_truth_below_for_a_blur_and_above_for_noise(photographs: list[Bytes]) -> None:
+    truth = photographs[0][None, :64, :64]
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[:, 16:48, 16:48] = 1
+    blurred = np.asarray(Image.fromarray(truth[0]).filter(ImageFilter.GaussianBlur(2)))[None]
+    noise = np.clip(truth + np.random.default_rng(0).normal(0, 40, truth.shape), 0, 255).astype(np.uint8)
+    flat = np.full_like(truth, 128)
+    assert sharpness(truth, truth, mask) == 1
+    assert 0.05 < sharpness(blurred, truth, mask) < 0.8
+    assert sharpness(noise, truth, mask) > 1.2
+    assert sharpness(flat, flat, mask) == 1
+
+
+def test_sharpness_looks_at_the_hole_alone(photographs: list[Bytes]) -> None:
+    truth = photographs[0][None, :64, :64]
+    mask = np.zeros((1, 64, 64), np.uint8)
+    assert sharpness(np.zeros_like(truth), truth, mask) == 1  # no hole, nothing to judge
+    mask[:, :8, :8] = 1
+    elsewhere = truth.copy()
+    elsewhere[:, 32:, 32:] = 0
+    assert sharpness(elsewhere, truth, mask) == 1
+
+
+def test_sharpness_of_a_known_step() -> None:
+    truth, repair = (np.zeros((1, 8, 8, 3), np.uint8) for _ in range(2))
+    truth[:, :, 4:], repair[:, :, 4:] = 100, 50
+    mask = np.ones((1, 8, 8), np.uint8)
+    assert sharpness(repair, truth, mask) == pytest.approx(0.5, abs=1e-3)

@@ -23,9 +23,9 @@ from components.tracking.system import system_metrics
 _HYPERPARAMETERS = ("model", "steps", "batch_size", "learning_rate", "adversarial_weight", "seed")
 """Few, because MLflow heads every picture of its image grid with all of them."""
 _LINGER_SECONDS = 3.0
-_SECONDS_TO_CLOSE = {"server": (60.0, 10.0), "store": (600.0, 60.0), "killed": (12.0, 12.0)}
+_SECONDS_TO_CLOSE = {"server": (60.0, 10.0), "store": (600.0, 60.0), "killed": (5.0, 3.0)}
 """For what waits when a training ends: in all, and while nothing is accepted. A local store always answers;
-who kills a training gives it 20 to 30 seconds."""
+who preempts a node gives its pods 15 seconds."""
 _SECONDS_FOR_ANOTHER = 60.0  # process to end the delivery that it is at
 
 

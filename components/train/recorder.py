@@ -33,6 +33,11 @@ class Recorder:
         if state.num_steps:
             say(f"going on from the checkpoint of step {state.num_steps}")
 
+    def went_astray(self, sentence: str) -> None:
+        """Say so, and tag the run with it."""
+        say(sentence)
+        self._run.set_tags({"astray": sentence})
+
     def measured(self, losses: StepLosses, num_steps: int) -> None:
         """Add a line to the log, to the history and to MLflow's curves."""
         scores = losses.scores()

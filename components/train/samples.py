@@ -9,7 +9,7 @@ import torch
 
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes, composite, encode_png, grid, to_bytes, to_planes
-from components.inpainting.metrics import score_each
+from components.inpainting.metrics import score_each, sharpness
 from components.inpainting.networks import Generator
 from components.manifest import write_file
 from components.tracking import Run
@@ -35,7 +35,9 @@ class Samples:
         repairs = {family: self._repair(generator, family) for family in self._data.families}
         scores: dict[str, float] = {}
         for family, repaired in repairs.items():
-            for name, values in score_each(repaired, np.asarray(self._val.images), self._val.masks(family)).items():
+            truths, masks = np.asarray(self._val.images), self._val.masks(family)
+            each = score_each(repaired, truths, masks) | {"sharpness": sharpness(repaired, truths, masks)}
+            for name, values in each.items():
                 scores[f"val/{name}/{family}"] = float(values.mean())
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)

@@ -10,7 +10,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """The training was asked to stop, by signal ``number``."""
 
     def __init__(self, number: int) -> None:

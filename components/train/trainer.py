@@ -22,6 +22,9 @@ class Witness(Protocol):
     def restored(self, state: TrainingState) -> None:
         """The training goes on from a state."""
 
+    def went_astray(self, sentence: str) -> None:
+        """The training goes back to its last checkpoint, for the reason given."""
+
     def measured(self, losses: StepLosses, num_steps: int) -> None:
         """A line of the log is due."""
 
@@ -50,7 +53,8 @@ class Trainer:
         if state:
             self._restore(state)
         if self.loop.compute.compile != "off" and self.loop.num_steps < self._config.steps:
-            self._say("compiling the networks, which takes up to a minute")
+            if self.witness:
+                say("compiling the networks, which takes up to a minute")
             self.loop.warm_up(self._batch())
         while True:
             try:
@@ -85,7 +89,10 @@ class Trainer:
                 f"training went astray twice, and no model is handed on: {diverged}. Lower train_learning_rate "
                 f"(it is {self._config.learning_rate:g}) or train_adversarial_weight, or look at the data card"
             ) from None
-        self._say(f"{diverged}; going back to step {good.num_steps} with {_LOWER_RATE:g} of the learning rate")
+        if self.witness:
+            self.witness.went_astray(
+                f"{diverged}; going back to step {good.num_steps} with {_LOWER_RATE:g} of the learning rate"
+            )
         self._restore(good)
         self.loop.rate_scale = _LOWER_RATE
         self._guard = self._new_guard()
@@ -101,7 +108,3 @@ class Trainer:
 
     def _new_guard(self) -> Guard:
         return Guard(adversarial=self._config.adversarial_weight > 0)
-
-    def _say(self, line: str) -> None:
-        if self.witness:
-            say(line)

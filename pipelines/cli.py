@@ -25,7 +25,10 @@ from components.manifest import code_version
 PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
 _CLICK_INTERRUPTED = 130
-_INTERRUPTED = "interrupted; nothing half-written was kept; run again, and pictures that were read are not read again"
+_INTERRUPTED = (
+    "interrupted; nothing half-written was kept; run again: pictures that were read are not read again, and a training "
+    "goes on from its checkpoint"
+)
 
 cli = typer.Typer(
     help="Kintsugi mends pictures: train an inpainter, admit it when it repairs better, serve it.",
@@ -240,7 +243,7 @@ def main() -> None:
             _fail(_INTERRUPTED)
         raise
     except Exception as error:
-        mlflow = sys.modules.get("mlflow.exceptions")  # only tracking.py imports it
+        mlflow = sys.modules.get("mlflow.exceptions")  # only tracking imports it
         if mlflow is None or not isinstance(error, mlflow.MlflowException):
             raise
         _fail(f"MLflow at {Settings().mlflow_uri} does not answer as it should: {explain(error)}")

@@ -109,7 +109,7 @@ def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"the run ended before it said {word!r}")
 
 
-_INTERRUPTED = "interrupted; nothing half-written was kept; run again, and pictures that were read are not read again"
+_INTERRUPTED = "interrupted; nothing half-written was kept; run again: pictures that were read are not read again"
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from components.train.world import World
 
 _WARM_UP = 100
 _LAST_RATE = 0.02
+_AVERAGED_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,14 @@ class AdversarialLoop:
 
     @torch.no_grad()
     def _track_average(self) -> None:
-        """Exponential moving average, quick to forget at the start (as in TensorFlow's EMA with num_updates)."""
+        """Exponential moving average, quick to forget at the start (as in TensorFlow's EMA with num_updates).
+
+        It reaches back over a twentieth of the training, at most as far as the recipe says.
+        """
         if not self.recipe.ema_decay:
             return
-        decay = min(self.recipe.ema_decay, self.num_steps / (self.num_steps + 10))
+        reach = self.config.steps / _AVERAGED_SHARE
+        decay = min(self.recipe.ema_decay, reach / (reach + 1), self.num_steps / (self.num_steps + 10))
         averages, current = self._average.state_dict(), self.generator.state_dict()
         torch._foreach_lerp_(list(averages.values()), list(current.values()), 1 - decay)
 

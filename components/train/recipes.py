@@ -21,7 +21,7 @@ class Recipe:
     generator_loss: Callable[[losses.Logits], Tensor]
     betas: tuple[float, float]
     discriminator_rate: float  # learning rate of D, as a share of G's
-    ema_decay: float  # 0: no running average of the weights
+    ema_decay: float  # of the running average of the weights, at most; 0: none
     cosine: bool  # warm up over 100 steps, then fall to 2 % along a cosine
     clip: float  # largest norm of G's gradient
     reuse: int  # batches that a filled picture serves, see Batches

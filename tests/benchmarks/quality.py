@@ -5,7 +5,8 @@
 DATASET is a folder that ``kintsugi prepare`` wrote, MODEL a model folder of the train step (in a run's folder,
 ``steps/train/model``), for instance of the default generator and of the paper's, trained on DATASET's training
 pictures. Holes are drawn here, by picture, from a seed that no training uses. PSNR is the mean over pictures
-of the composited uint8 picture, SSIM scikit-image's, hole MSE on pixels in [-1, 1], as the paper has it; sharpness is the repair's detail beside the truth's.
+of the composited uint8 picture, SSIM scikit-image's, hole MSE on pixels in [-1, 1], as the paper has it;
+sharpness is the repair's detail beside the truth's.
 """
 
 from __future__ import annotations
@@ -96,10 +97,11 @@ def _print(case: Case, truths: Bytes, methods: dict[str, Inpainter]) -> None:
         found["sharpness"] = float(sharpness(repairs, wanted, masks).mean())
         yardstick = yardstick or found
         label = f"{case.label} ({len(rows)})" if found is yardstick else ""
+        ratio = found["hole_mse"] / yardstick["hole_mse"]
         print(
             f"{label:<28}{name:<14}{found['psnr']:>8.2f}{found['psnr'] - yardstick['psnr']:>+8.2f}"
             f"{found['ssim']:>8.4f}{found['ssim'] - yardstick['ssim']:>+8.4f}"
-            f"{_TO_SIGNED * found['hole_mse']:>10.5f}{found['hole_mse'] / yardstick['hole_mse']:>7.3f}x{found['sharpness']:>11.3f}",
+            f"{_TO_SIGNED * found['hole_mse']:>10.5f}{ratio:>7.3f}x{found['sharpness']:>11.3f}",
             flush=True,
         )
 

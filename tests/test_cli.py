@@ -109,7 +109,10 @@ def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"the run ended before it said {word!r}")
 
 
-_INTERRUPTED = "interrupted; nothing half-written was kept; run again: pictures that were read are not read again"
+_INTERRUPTED = (
+    "interrupted; nothing half-written was kept; run again: pictures that were read are not read again, and a training "
+    "goes on from its checkpoint"
+)
 
 
 @pytest.mark.slow

@@ -156,7 +156,9 @@ class ReadOrder(BaseModel):
 class TrainConfig(Section):
     """How the train step trains."""
 
-    model: Literal["residual_unet", "context_encoder"] = Field("residual_unet", description="the generator")
+    model: Literal["residual_unet", "blind_unet", "context_encoder"] = Field(
+        "residual_unet", description="the generator; blind_unet finds the damage itself"
+    )
     steps: int = Field(1000, ge=0, description="optimiser steps of the generator")
     batch_size: int = Field(8, ge=2, le=4096, multiple_of=2, description="pictures a step; half of it for D")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the generator")

@@ -49,3 +49,19 @@ def test_relative_l1_is_one_when_level_with_the_fill_and_weighs_holes_alike() ->
     assert losses.relative_l1(fill, truth, mask, fill).item() == pytest.approx(1, abs=0.01)
     half = torch.stack([truth[0], fill[1]])
     assert losses.relative_l1(half, truth, mask, fill).item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_mask_loss_is_small_for_the_true_mask_and_large_for_its_opposite() -> None:
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, :3] = 1
+    sure = 20 * (mask * 2 - 1)
+    assert losses.mask_loss(sure, mask) < 0.01
+    assert losses.mask_loss(-sure, mask) > 10
+    assert losses.mask_loss(torch.zeros_like(mask), mask).item() == pytest.approx(math.log(2) + 32 / 57, abs=1e-3)
+
+
+def test_whole_l1_weighs_damage_and_the_rest_alike() -> None:
+    truth, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., :1, :1] = 1
+    assert losses.whole_l1(truth + 0.5 * mask, truth, mask, truth).item() == pytest.approx(0.5)
+    assert losses.whole_l1(truth + 0.5 * (1 - mask), truth, mask, truth).item() == pytest.approx(0.5)

@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from components.inpainting.images import Bytes
-from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, psnr, sharpness, ssim
+from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, mask_scores, psnr, sharpness, ssim
 
 
 @pytest.fixture
@@ -77,3 +77,14 @@ def test_sharpness_of_a_known_step() -> None:
     truth[:, :, 4:], repair[:, :, 4:] = 100, 50
     mask = np.ones((1, 8, 8), np.uint8)
     assert sharpness(repair, truth, mask) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_mask_scores_of_known_masks() -> None:
+    masks = np.zeros((4, 4, 4), np.uint8)
+    found = masks.copy()
+    masks[0, :2], found[0, 1:3] = 1, 1  # half of 8 pixels found, and 4 wrong ones
+    masks[1, :2] = 1  # nothing found
+    masks[2, :2], found[2, :2] = 1, 1  # all of it
+    scores = mask_scores(found, masks)
+    assert scores["mask_f1"] == pytest.approx([0.5, 0, 1, 1])
+    assert scores["mask_iou"] == pytest.approx([1 / 3, 0, 1, 1])

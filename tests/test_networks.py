@@ -14,6 +14,7 @@ from components.inpainting.networks import (
     load_generator,
     save_generator,
 )
+from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.networks.context_encoder import ContextEncoder, TwoPathDiscriminator
 from components.inpainting.networks.residual_unet import ResidualUNet
 
@@ -23,7 +24,10 @@ def picture_and_mask(height: int, width: int) -> tuple[torch.Tensor, torch.Tenso
     return torch.rand(2, 3, height, width), (torch.rand(2, 1, height, width) > 0.8).float()
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+SIGHTED = [name for name, kind in GENERATORS.items() if not kind.blind]
+
+
+@pytest.mark.parametrize("name", SIGHTED)
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (16, 160)])
 def test_generators_keep_known_pixels_at_any_size(name: str, size: tuple[int, int]) -> None:
     image, mask = picture_and_mask(*size)
@@ -32,7 +36,7 @@ def test_generators_keep_known_pixels_at_any_size(name: str, size: tuple[int, in
     assert torch.equal(repair * (1 - mask), image * (1 - mask))
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", SIGHTED)
 def test_generators_do_not_see_inside_the_hole(name: str) -> None:
     image, mask = picture_and_mask(32, 32)
     generator = build_generator(name).eval()
@@ -50,9 +54,22 @@ def test_untrained_residual_unet_is_the_biharmonic_fill() -> None:
 def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
     image, mask = picture_and_mask(32, 32)
     generator = ResidualUNet()
-    nn.init.normal_(generator.refiner.head.weight, std=0.1)
+    nn.init.normal_(generator.refiner.unet.head.weight, std=0.1)
     faint = generator(image * 0.5 + 0.25, mask)
     assert torch.allclose(faint, generator(image, mask) * 0.5 + 0.25, atol=0.02)
+
+
+def test_a_blind_generator_leaves_alone_what_it_takes_for_sound_and_fills_what_it_finds() -> None:
+    image, mask = picture_and_mask(64, 96)
+    generator = BlindUNet().eval()
+    assert generator.core.finder.head.bias is not None
+    nn.init.constant_(generator.core.finder.head.bias, -30.0)  # it finds nothing
+    assert torch.allclose(generator(image, torch.zeros_like(mask)), image, atol=1e-6)
+    known = generator(image, mask)
+    assert not torch.allclose(known * mask, image * mask, atol=0.05)  # what is known to be damaged it fills
+    nn.init.constant_(generator.core.finder.head.bias, 30.0)  # it finds damage everywhere
+    assert generator(image, torch.zeros_like(mask)).std() < 1e-3
+    assert (generator.find(image) > 0.99).all()
 
 
 def test_context_encoder_is_the_papers() -> None:

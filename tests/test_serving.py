@@ -26,7 +26,7 @@ def generator() -> ResidualUNet:
 
     torch.manual_seed(0)
     generator = ResidualUNet().eval()
-    torch.nn.init.normal_(generator.refiner.head.weight, std=0.02)
+    torch.nn.init.normal_(generator.refiner.unet.head.weight, std=0.02)
     return generator
 
 

@@ -13,7 +13,7 @@ from components.hardware import choose_device
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes, grid
 from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
-from components.inpainting.networks import load_generator
+from components.inpainting.networks import Generator, load_generator
 from components.inpainting.scores import (
     BIHARMONIC,
     CANDIDATE,
@@ -45,14 +45,13 @@ def evaluate(
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
     run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
     device = choose_device().torch
-    methods: dict[str, Inpainter] = {
-        BIHARMONIC: open_classical("biharmonic"),
-        CANDIDATE: wrap_generator(load_generator(model).to(device)),
-    }
+    generators = {CANDIDATE: load_generator(model).to(device)}
     registry = Registry(settings, config.model_name)
     champion = registry.aliased(CHAMPION_ALIAS)
     if champion:
-        methods[CHAMPION] = wrap_generator(load_generator(registry.download(champion)).to(device))
+        generators[CHAMPION] = load_generator(registry.download(champion)).to(device)
+    methods: dict[str, Inpainter] = {BIHARMONIC: open_classical("biharmonic")}
+    methods |= {name: _judged(generator) for name, generator in generators.items()}
     test = data.split("test")
     repairs = {family: _repair_all(test, family, methods) for family in data.families}
     each = {
@@ -77,6 +76,12 @@ def evaluate(
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")
     return best.model_dump()
+
+
+def _judged(generator: Generator) -> Inpainter:
+    """A generator as it is judged: a blind one is not shown where the damage is, and nothing is pasted for it."""
+    repair = wrap_generator(generator)
+    return (lambda image, mask: repair(image, np.zeros_like(mask))) if generator.blind else repair
 
 
 def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repairs:

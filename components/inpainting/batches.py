@@ -13,6 +13,7 @@ from components.inpainting.dataset import Shards
 from components.inpainting.images import Bytes
 
 Fill = Callable[[Tensor, Tensor], Tensor]
+Painter = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 _DRAWS_IN_BLOCK = 1024  # pictures and holes that are gathered and filled together
 _PIXELS_AT_ONCE = 1 << 17  # of the holes that are filled together on a CPU; more falls out of its cache
@@ -24,13 +25,16 @@ class Batch:
 
     truth: Tensor  # N,3,H,W in [0, 1]
     mask: Tensor  # N,1,H,W, 1 = hole
-    start: Tensor  # N,3,H,W: what the generator starts from: a classical fill, or the picture with its hole blanked
+    start: (
+        Tensor  # N,3,H,W: what the generator starts from: a classical fill, or the hole blanked, or damage painted in
+    )
+    shown: Tensor  # N,1,H,W: the mask as the generator sees it; empty where it has to find the damage itself
 
     def share(self, rank: int, num_ranks: int) -> Batch:
         """The rows of one of several processes that train on this batch together."""
         size = len(self.truth) // num_ranks
         rows = slice(rank * size, (rank + 1) * size)
-        return Batch(self.truth[rows], self.mask[rows], self.start[rows])
+        return Batch(self.truth[rows], self.mask[rows], self.start[rows], self.shown[rows])
 
 
 class Batches:
@@ -50,6 +54,8 @@ class Batches:
         where batches are made, from which random numbers, and of how many pictures.
     fill:
         makes ``Batch.start`` of a blanked picture and its mask; ``None`` leaves it blank.
+    paint:
+        instead makes ``Batch.start`` of a picture and its mask, which then is not shown.
     reuse:
         batches that a filled picture serves.
     thorough:
@@ -59,13 +65,13 @@ class Batches:
 
     def __init__(
         self, images: Shards, masks: Bytes, device: torch.device, seed: int, batch_size: int,
-        *, fill: Fill | None = None, reuse: int = 1, thorough: bool = False,
+        *, fill: Fill | None = None, paint: Painter | None = None, reuse: int = 1, thorough: bool = False,
     ) -> None:  # fmt: skip
         fits = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         self._resident = torch.from_numpy(np.array(images)).to(device) if fits else None
         self._images = images
         self._masks = torch.from_numpy(masks[:, None]).to(device)
-        self._seed, self._batch_size, self._fill, self._reuse = seed, batch_size, fill, reuse
+        self._seed, self._batch_size, self._fill, self._paint, self._reuse = seed, batch_size, fill, paint, reuse
         self._thorough = thorough
         self._block_size = max(1, _DRAWS_IN_BLOCK // (batch_size * reuse)) * reuse
         self._block: tuple[int, list[Batch]] | None = None
@@ -88,7 +94,7 @@ class Batches:
         count = self._block_size * self._batch_size // self._reuse
         images = self._pictures(_rows(len(self._images), count, random)).permute(0, 3, 1, 2).float() / 255
         masks = self._masks[_rows(len(self._masks), count, random)].float()
-        start = self._start(images * (1 - masks), masks)
+        start = self._paint(images, masks, random) if self._paint else self._start(images * (1 - masks), masks)
         stacked = torch.cat([images, masks, start], dim=1)
         orders = [torch.randperm(count, generator=random, device=self.device) for _ in range(self._reuse)]
         return [self._vary(stacked[rows], random) for rows in torch.split(torch.cat(orders), self._batch_size)]
@@ -120,7 +126,8 @@ class Batches:
             order = torch.randperm(3, generator=random, device=self.device)
             negative = (torch.rand((), generator=random, device=self.device) < 0.5).float()
             truth, start = (torch.lerp(x[:, order], 1 - x[:, order], negative) for x in (truth, start))
-        return Batch(truth.contiguous(), mask.contiguous(), start.contiguous())
+        shown = torch.zeros_like(mask) if self._paint else mask
+        return Batch(truth.contiguous(), mask.contiguous(), start.contiguous(), shown.contiguous())
 
 
 def _rows(length: int, count: int, random: torch.Generator) -> Tensor:

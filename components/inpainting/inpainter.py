@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.inpainting.images import Bytes, Floats, check_pair
-from components.inpainting.tiling import Fill, repair_picture
+from components.inpainting.tiling import Fill, repair_blindly, repair_picture
 
 if TYPE_CHECKING:
     from components.inpainting.networks import Generator
 
 Inpainter = Callable[[Bytes, Bytes], Bytes]
-"""Repairs uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1. Raises ``ImageError`` on unequal sizes."""
+"""Repairs uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1; a blind one, under an empty mask, repairs what damage
+it finds. Raises ``ImageError`` on unequal sizes."""
 
 
-def open_onnx(path: Path, stride: int) -> Inpainter:
-    """An inpainter that runs an exported generator on all the cores it may use."""
+def open_onnx(path: Path, stride: int, *, blind: bool = False) -> Inpainter:
+    """An inpainter that runs an exported generator on all the cores it may use; ``blind``: it finds damage itself."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -35,7 +36,7 @@ def open_onnx(path: Path, stride: int) -> Inpainter:
         filled: Floats = session.run(None, {"image": image, "mask": mask})[0]
         return filled
 
-    return _inpainter(fill, stride)
+    return _inpainter(fill, stride, blind=blind)
 
 
 def usable_cores() -> int:
@@ -59,7 +60,7 @@ def wrap_generator(generator: Generator) -> Inpainter:
         planes: Floats = filled.cpu().numpy()
         return planes
 
-    return _inpainter(fill, generator.stride)
+    return _inpainter(fill, generator.stride, blind=generator.blind)
 
 
 def open_classical(method: str) -> Inpainter:
@@ -73,9 +74,11 @@ def open_classical(method: str) -> Inpainter:
     return inpaint
 
 
-def _inpainter(fill: Fill, stride: int) -> Inpainter:
+def _inpainter(fill: Fill, stride: int, *, blind: bool) -> Inpainter:
     def inpaint(image: Bytes, mask: Bytes) -> Bytes:
         check_pair(image, mask)
+        if blind and not mask.any():
+            return repair_blindly(image, fill, stride)
         return repair_picture(image, mask, fill, stride)
 
     return inpaint

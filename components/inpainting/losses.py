@@ -28,6 +28,22 @@ def relative_l1(repair: Tensor, truth: Tensor, mask: Tensor, fill: Tensor) -> Te
     return (error / (yardstick + 0.003)).mean()  # 0.003: below the rounding of 8 bits nothing is owed
 
 
+def whole_l1(repair: Tensor, truth: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+    """L1 over the whole picture, inside the holes and outside each with its own mean: for blind repair."""
+    error = (repair - truth).abs()
+    inside = (error * mask).sum() / (mask.sum().clamp(min=1) * truth.shape[1])
+    outside = (error * (1 - mask)).sum() / ((1 - mask).sum().clamp(min=1) * truth.shape[1])
+    return inside + outside
+
+
+def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice of a found mask (Milletari et al., "V-Net", 2016), both ``N,1,H,W``."""
+    found = torch.sigmoid(logits)
+    shared = (found * mask).sum(dim=(1, 2, 3))
+    dice = (2 * shared + 1) / (found.sum(dim=(1, 2, 3)) + mask.sum(dim=(1, 2, 3)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, mask) + (1 - dice).mean()
+
+
 def cross_entropy_d(real: Logits, fake: Logits) -> Tensor:
     """Binary cross-entropy of the discriminator, averaged over its paths (Goodfellow et al., 2014)."""
     terms = [F.softplus(-r).mean() / 2 + F.softplus(f).mean() / 2 for r, f in zip(real, fake, strict=True)]

@@ -64,6 +64,19 @@ def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
     return (luminance * structure).mean(dim=(1, 2, 3))
 
 
+def mask_scores(found: Bytes, masks: Bytes) -> dict[str, Scores]:
+    """How well damage was found: ``mask_f1`` (Dice) and ``mask_iou`` (Jaccard) per picture, in [0, 1].
+
+    Both are ``N,H,W`` of 0 and 1. Where there is no damage, and none was found, both are 1.
+    """
+    shared, sizes = (found & masks).sum(axis=(1, 2)), found.sum(axis=(1, 2)) + masks.sum(axis=(1, 2))
+    perfect = sizes == 0
+    return {
+        "mask_f1": np.where(perfect, 1.0, 2 * shared / np.maximum(sizes, 1)),
+        "mask_iou": np.where(perfect, 1.0, shared / np.maximum(sizes - shared, 1)),
+    }
+
+
 def sharpness(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
     """How much detail a repair has beside the truth, per picture: 1 is as sharp, below 1 blurred, above 1 rough.
 

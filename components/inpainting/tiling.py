@@ -36,19 +36,31 @@ def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
     top, bottom, left, right = hole_window(mask)
     known, damaged = image[top:bottom, left:right], mask[top:bottom, left:right]
     window, holes = _fill_interiors(known, damaged, fill, stride)
+    repaired = image.copy()
+    filled_window = composite(window, _to_bytes(_blend_tiles(window, holes, fill, stride)), holes)
+    repaired[top:bottom, left:right] = composite(known, filled_window, damaged)
+    return repaired
+
+
+def repair_blindly(image: Bytes, fill: Fill, stride: int) -> Bytes:
+    """Let a network that finds the damage itself repair uint8 ``H,W,3``; any pixel may come back changed.
+
+    ``fill`` is called on overlapping tiles of the whole picture, with empty masks.
+    """
+    return _to_bytes(_blend_tiles(image, np.zeros(image.shape[:2], np.uint8), fill, stride, everywhere=True))
+
+
+def _blend_tiles(window: Bytes, holes: Bytes, fill: Fill, stride: int, *, everywhere: bool = False) -> Floats:
+    """Tiles with holes (or all) through the network, feathered into one picture, float32 ``H,W,3`` in [0, 1]."""
     total = np.zeros(window.shape, np.float32)
     weight = np.zeros(holes.shape, np.float32)
     for rows, columns in tiles(*holes.shape):
-        if holes[rows, columns].any():
+        if everywhere or holes[rows, columns].any():
             filled = _fill_tile(window[rows, columns], holes[rows, columns], fill, stride)
             feather = _feather(*filled.shape[:2])
             total[rows, columns] += filled * feather[..., None]
             weight[rows, columns] += feather
-    blended = (total / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
-    repaired = image.copy()
-    filled_window = composite(window, _to_bytes(blended), holes)
-    repaired[top:bottom, left:right] = composite(known, filled_window, damaged)
-    return repaired
+    return (total / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
 
 
 def _fill_interiors(window: Bytes, holes: Bytes, fill: Fill, stride: int) -> tuple[Bytes, Bytes]:

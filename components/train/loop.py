@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from components.config import TrainConfig
 from components.hardware import Compute
 from components.inpainting.batches import Batch
-from components.inpainting.losses import accuracy, feature_matching
+from components.inpainting.losses import accuracy, feature_matching, mask_loss
 from components.inpainting.metrics import ssim_of_planes
 from components.inpainting.networks import Generator, build_discriminator, build_generator
+from components.inpainting.networks.blind_unet import BlindRepair
 from components.train.recipes import RECIPES
 from components.train.state import TrainingState, flatten_optimizer, restore_optimizer
 from components.train.world import World
@@ -109,9 +110,9 @@ class AdversarialLoop:
         """Train on one batch (this process's share of it)."""
         self._begin()
         with self.compute.autocast():
-            repair = self._repair(batch.start, batch.mask).float()
+            repair, logits = _answer(self._repair(batch.start, batch.shown))
         d_loss, d_accuracy = self._train_discriminator(batch, repair.detach())
-        g_loss, norm = self._train_generator(batch, repair)
+        g_loss, norm = self._train_generator(batch, repair, logits)
         self._scaler.update()
         self.vitals.worst = torch.maximum(self.vitals.worst, torch.stack([d_loss, g_loss, norm]))
         self.num_steps += 1
@@ -169,9 +170,11 @@ class AdversarialLoop:
         self.vitals.spread = torch.cat([x.detach().float().flatten() for x in (*real, *fake)]).std()
         return loss.detach(), accuracy(real, fake).detach()
 
-    def _train_generator(self, batch: Batch, repair: Tensor) -> tuple[Tensor, Tensor]:
+    def _train_generator(self, batch: Batch, repair: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._generator_loss(batch, repair)
+        if logits is not None:
+            loss = loss + self.recipe.mask_weight * mask_loss(logits, batch.mask)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.recipe.clip)
@@ -220,3 +223,10 @@ class AdversarialLoop:
     def _fresh_vitals(self) -> Vitals:
         device = self.compute.device.torch
         return Vitals(torch.zeros(3, device=device), torch.ones((), device=device))
+
+
+def _answer(repair: Tensor | BlindRepair) -> tuple[Tensor, Tensor | None]:
+    """A generator's repair, float32, and the logits of the damage it found, where it looks for any."""
+    if isinstance(repair, Tensor):
+        return repair.float(), None
+    return repair[0].float(), repair[1].float()

@@ -24,6 +24,7 @@ class Recipe:
     ema_decay: float  # of the running average of the weights, at most; 0: none
     cosine: bool  # warm up over 100 steps, then fall to 2 % along a cosine
     clip: float  # largest norm of G's gradient
+    mask_weight: float  # of finding the damage, where the generator has to
     reuse: int  # batches that a filled picture serves, see Batches
 
 
@@ -38,6 +39,19 @@ RECIPES = {
         ema_decay=0.0,
         cosine=False,
         clip=float("inf"),
+        mask_weight=0.0,
+        reuse=1,
+    ),
+    "blind_unet": Recipe(
+        reconstruction=losses.whole_l1,
+        discriminator_loss=losses.hinge_d,
+        generator_loss=losses.hinge_g,
+        betas=(0.9, 0.99),
+        discriminator_rate=0.1,
+        ema_decay=0.998,
+        cosine=True,
+        clip=1.0,
+        mask_weight=0.2,
         reuse=1,
     ),
     "residual_unet": Recipe(
@@ -49,6 +63,7 @@ RECIPES = {
         ema_decay=0.998,
         cosine=True,
         clip=1.0,
+        mask_weight=0.0,
         reuse=4,
     ),
 }

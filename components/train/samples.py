@@ -9,8 +9,9 @@ import torch
 
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes, composite, encode_png, grid, to_bytes, to_planes
-from components.inpainting.metrics import score_each, sharpness
+from components.inpainting.metrics import mask_scores, score_each, sharpness
 from components.inpainting.networks import Generator
+from components.inpainting.networks.blind_unet import BlindUNet
 from components.manifest import write_file
 from components.tracking import Run
 
@@ -30,26 +31,42 @@ class Samples:
         return self._path(step).exists()
 
     def take(self, generator: Generator, step: int) -> None:
-        """Repair the validation pictures: log scores, write ``step-<step>.png``, log the pictures."""
+        """Repair the validation pictures: log scores, write ``step-<step>.png``, log the pictures.
+
+        A blind generator is shown the damaged pictures and no masks, and nothing is pasted over what it makes of them.
+        """
         generator.eval()
-        repairs = {family: self._repair(generator, family) for family in self._data.families}
+        truths = np.asarray(self._val.images)
+        repairs: dict[str, Bytes] = {}
         scores: dict[str, float] = {}
-        for family, repaired in repairs.items():
-            truths, masks = np.asarray(self._val.images), self._val.masks(family)
-            each = score_each(repaired, truths, masks) | {"sharpness": sharpness(repaired, truths, masks)}
-            for name, values in each.items():
-                scores[f"val/{name}/{family}"] = float(values.mean())
+        for family in self._data.families:
+            masks = self._val.masks(family)
+            if isinstance(generator, BlindUNet):
+                repairs[family], found = self._repair_blindly(generator, family)
+                each = mask_scores(found, masks)
+            else:
+                repairs[family], each = self._repair(generator, truths, masks), {}
+            each |= score_each(repairs[family], truths, masks)
+            each |= {"sharpness": sharpness(repairs[family], truths, masks)}
+            scores |= {f"val/{name}/{family}": float(values.mean()) for name, values in each.items()}
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)
 
-    def _repair(self, generator: Generator, family: str) -> Bytes:
-        truth, mask = np.asarray(self._val.images), self._val.masks(family)
+    def _repair(self, generator: Generator, truths: Bytes, masks: Bytes) -> Bytes:
         device = next(generator.parameters()).device
         with torch.inference_mode():
-            image = torch.from_numpy(to_planes(truth)).to(device)
-            holes = torch.from_numpy(mask[:, None].astype(np.float32)).to(device)
+            image = torch.from_numpy(to_planes(truths)).to(device)
+            holes = torch.from_numpy(masks[:, None].astype(np.float32)).to(device)
             repaired = generator(image * (1 - holes), holes)
-        return composite(truth, to_bytes(repaired.cpu().numpy()), mask)
+        return composite(truths, to_bytes(repaired.cpu().numpy()), masks)
+
+    def _repair_blindly(self, generator: BlindUNet, family: str) -> tuple[Bytes, Bytes]:
+        """Whole pictures and the damage found in them, uint8 ``N,H,W,3`` and ``N,H,W``."""
+        device = next(generator.parameters()).device
+        with torch.inference_mode():
+            image = torch.from_numpy(to_planes(np.asarray(self._val.damaged(family)))).to(device)
+            repaired, logits = generator.core(image, torch.zeros_like(image[:, :1]))
+        return to_bytes(repaired.cpu().numpy()), (logits[:, 0] > 0).to(torch.uint8).cpu().numpy()
 
     def _write_grid(self, repairs: dict[str, Bytes], step: int) -> None:
         families = self._data.families

@@ -15,6 +15,7 @@ from components.hardware import Compute, choose_compute, choose_device, prefligh
 from components.inpainting.batches import Batches
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.networks import save_generator
+from components.inpainting.painting import paint_damage
 from components.manifest import Draft, complete_folder
 from components.progress import Bar, say
 from components.tracking import start_run
@@ -121,6 +122,6 @@ def _batches(config: TrainConfig, data: PreparedDataset, loop: AdversarialLoop) 
     masks = data.mixture.draw(_MASK_BANK, np.random.default_rng([config.seed, 3]))
     return Batches(
         data.split("train").images, masks, loop.compute.device.torch, config.seed, config.batch_size,
-        fill=loop.generator.fill, reuse=loop.recipe.reuse,
+        fill=loop.generator.fill, paint=paint_damage if loop.recipe.mask_weight else None, reuse=loop.recipe.reuse,
         thorough=data.manifest.facts["photos"]["train"] < _FEW_PHOTOGRAPHS,
     )  # fmt: skip

@@ -6,25 +6,29 @@ DATASET is a folder that ``kintsugi prepare`` wrote, MODEL a model folder of the
 ``steps/train/model``), for instance of the default generator and of the paper's, trained on DATASET's training
 pictures. Holes are drawn here, by picture, from a seed that no training uses. PSNR is the mean over pictures
 of the composited uint8 picture, SSIM scikit-image's, hole MSE on pixels in [-1, 1], as the paper has it;
-sharpness is the repair's detail beside the truth's.
+sharpness is the repair's detail beside the truth's. A blind model is not told where the holes are: it gets the
+pictures with the damage painted in, its whole output is scored, nothing pasted, and the damage it found as well.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from components.hardware import choose_device
+from components.inpainting.damage import render_damage
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes
+from components.inpainting.images import Bytes, to_planes
 from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
 from components.inpainting.masks import FAMILIES, MaskMixture, coverage
-from components.inpainting.metrics import score_each, sharpness
+from components.inpainting.metrics import mask_scores, score_each, sharpness
 from components.inpainting.networks import load_generator
+from components.inpainting.networks.blind_unet import BlindUNet
 
 _SEED = 20_000
 _TO_SIGNED = 4  # squared errors on [-1, 1] are four times those on [0, 1]
@@ -34,29 +38,53 @@ _FAMILIES = ("text", "scratches", "cracks", "strokes_thin", "strokes", "blocks",
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: holes, uint8 ``N,H,W``, one per picture."""
+    """One row of the table: holes of a family, uint8 ``N,H,W``, one per picture."""
 
     label: str
+    family: str
     masks: Bytes
 
 
+@dataclass(frozen=True)
+class Method:
+    """What is scored: how it repairs, and how a blind one finds the damage, uint8 ``N,H,W,3`` to ``N,H,W``."""
+
+    repair: Inpainter
+    find: Callable[[Bytes], Bytes] | None = None
+
+
 def main() -> None:
-    """Print the table, best of each row unmarked: the differences say it."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--count", type=int, default=300, help="test pictures, at most")
     options = parser.parse_args()
     truths = np.asarray(PreparedDataset.open(options.dataset).split("test").images)[: options.count]
-    device = choose_device().torch
-    named = (assignment.partition("=") for assignment in options.models)
-    methods = {"biharmonic": open_classical("biharmonic")} | {
-        name: wrap_generator(load_generator(Path(folder)).to(device)) for name, _, folder in named
-    }
+    methods = {"biharmonic": Method(open_classical("biharmonic"))}
+    for name, _, folder in (assignment.partition("=") for assignment in options.models):
+        methods[name] = _open(Path(folder))
     print(f"{len(truths)} pictures of {truths.shape[1]} pixels; differences are to biharmonic\n")
-    print(f"{'holes':<28}{'method':<14}{'PSNR':>8}{'':>8}{'SSIM':>8}{'':>8}{'hole MSE':>10}{'':>8}{'sharpness':>11}")
+    print(
+        f"{'holes':<28}{'method':<14}{'PSNR':>8}{'':>8}{'SSIM':>8}{'':>8}{'hole MSE':>10}{'':>8}{'sharpness':>11}"
+        f"{'mask F1':>9}{'IoU':>7}"
+    )
     for case in _cases(truths.shape[1], len(truths)):
         _print(case, truths, methods)
+
+
+def _open(folder: Path) -> Method:
+    generator = load_generator(folder).to(choose_device().torch)
+    repair = wrap_generator(generator)
+    if not isinstance(generator, BlindUNet):
+        return Method(repair)
+
+    def find(pictures: Bytes) -> Bytes:
+        with torch.inference_mode():
+            likely = generator.find(torch.from_numpy(to_planes(pictures)).to(next(generator.parameters()).device))
+        return (likely[:, 0] > 0.5).to(torch.uint8).cpu().numpy()
+
+    return Method(lambda image, mask: repair(image, np.zeros_like(mask)), find)
 
 
 def _cases(size: int, count: int) -> Iterator[Case]:
@@ -65,45 +93,54 @@ def _cases(size: int, count: int) -> Iterator[Case]:
     for family, side in (("center_box", half), ("box", half), ("box", quarter)):
         mixture = MaskMixture({family: 1}, size, side)
         where = "centre" if family == "center_box" else "random"
-        yield Case(f"{side}x{side} {where}", mixture.draw_fixed(family, _keys(count)))
-    thin = [
-        FAMILIES["scratches"].draw(size, rng.uniform(*_THIN), rng) for rng in map(np.random.default_rng, _keys(count))
-    ]
-    yield Case("thin scratches", np.stack(thin))
+        yield Case(f"{side}x{side} {where}", family, mixture.draw_fixed(family, _keys(count)))
+    generators = [np.random.default_rng(key) for key in _keys(count)]
+    thin = [FAMILIES["scratches"].draw(size, rng.uniform(*_THIN), rng) for rng in generators]
+    yield Case("thin scratches", "scratches", np.stack(thin))
     for family in _FAMILIES:
         masks = MaskMixture({family: 1}, size).draw_fixed(family, _keys(count))
-        yield Case(family, masks)
+        yield Case(family, family, masks)
         bins = FAMILIES[family].bins
         for low, high in bins if len(bins) > 1 else []:
             inside = (coverage(masks) >= low) & (coverage(masks) < high)
-            yield Case(f"  {low:.0%} to {high:.0%}", np.where(inside[:, None, None], masks, 0).astype(np.uint8))
+            yield Case(f"  {low:.0%} to {high:.0%}", family, (masks * inside[:, None, None]).astype(np.uint8))
 
 
 def _keys(count: int) -> list[list[int]]:
     return [[_SEED, number] for number in range(count)]
 
 
-def _print(case: Case, truths: Bytes, methods: dict[str, Inpainter]) -> None:
+def _print(case: Case, truths: Bytes, methods: dict[str, Method]) -> None:
     rows = np.flatnonzero(case.masks.any(axis=(1, 2)))
     if not len(rows):
         return
     masks, wanted = case.masks[rows], truths[rows]
-    yardstick = None
-    for name, repair in methods.items():
-        repairs = np.stack(
-            [repair(truth * (1 - mask[..., None]), mask) for truth, mask in zip(wanted, masks, strict=True)]
-        )
-        found = {metric: float(values.mean()) for metric, values in score_each(repairs, wanted, masks).items()}
-        found["sharpness"] = float(sharpness(repairs, wanted, masks).mean())
-        yardstick = yardstick or found
-        label = f"{case.label} ({len(rows)})" if found is yardstick else ""
-        ratio = found["hole_mse"] / yardstick["hole_mse"]
+    damaged = np.stack([
+        render_damage(truths[row], case.masks[row], case.family, np.random.default_rng([_SEED, row, 1]), truths[row - 1])
+        for row in rows
+    ])  # fmt: skip
+    yardstick: dict[str, float] = {}
+    for name, method in methods.items():
+        scores = _score(method, damaged, wanted, masks)
+        yardstick = yardstick or scores
+        label = "" if scores is not yardstick else f"{case.label} ({len(rows)})"
+        ratio = scores["hole_mse"] / yardstick["hole_mse"]
+        found = f"{scores['mask_f1']:>9.3f}{scores['mask_iou']:>7.3f}" if method.find else ""
         print(
-            f"{label:<28}{name:<14}{found['psnr']:>8.2f}{found['psnr'] - yardstick['psnr']:>+8.2f}"
-            f"{found['ssim']:>8.4f}{found['ssim'] - yardstick['ssim']:>+8.4f}"
-            f"{_TO_SIGNED * found['hole_mse']:>10.5f}{ratio:>7.3f}x{found['sharpness']:>11.3f}",
+            f"{label:<28}{name:<14}{scores['psnr']:>8.2f}{scores['psnr'] - yardstick['psnr']:>+8.2f}"
+            f"{scores['ssim']:>8.4f}{scores['ssim'] - yardstick['ssim']:>+8.4f}"
+            f"{_TO_SIGNED * scores['hole_mse']:>10.5f}{ratio:>7.3f}x{scores['sharpness']:>11.3f}{found}",
             flush=True,
         )
+
+
+def _score(method: Method, damaged: Bytes, truths: Bytes, masks: Bytes) -> dict[str, float]:
+    """Mean scores over pictures."""
+    repairs = np.stack([method.repair(picture, mask) for picture, mask in zip(damaged, masks, strict=True)])
+    each = score_each(repairs, truths, masks) | {"sharpness": sharpness(repairs, truths, masks)}
+    if method.find:
+        each |= mask_scores(method.find(damaged), masks)
+    return {metric: float(values.mean()) for metric, values in each.items()}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def _reference_loop(images: Shards, compute: Compute) -> Callable[[], None]:
     )
     loader = DataLoader(_Pictures(images), _PAPER_BATCH, shuffle=True, drop_last=True)
 
-    def batches():  # type: ignore[no-untyped-def]
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from loader
 
@@ -164,9 +164,9 @@ def _overhead(data: PreparedDataset, compute: Compute, rounds: int) -> None:
 
     best = _interleaved({"step": whole, "passes": passes}, rounds)
     print(f"\nthe default generator, batches of {_BATCH} pictures of {data.image_size} pixels, best of {rounds}")
-    step, passes = (best[name] / _STEPS * 1e3 for name in ("step", "passes"))
-    print(f"  forward and backward passes {passes:>8.1f} ms a step")
-    print(f"  the step with its batch     {step:>8.1f} ms, {step / passes - 1:+.1%}")
+    step_ms, passes_ms = (best[name] / _STEPS * 1e3 for name in ("step", "passes"))
+    print(f"  forward and backward passes {passes_ms:>8.1f} ms a step")
+    print(f"  the step with its batch     {step_ms:>8.1f} ms, {step_ms / passes_ms - 1:+.1%}")
     if compute.device.torch.type == "cuda":
         _utilisation(loop, batches, compute, best["step"] / _STEPS)
 
@@ -196,7 +196,13 @@ def _utilisation(loop: AdversarialLoop, batches: Batches, compute: Compute, seco
         _passes(loop, batches, 1)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(compute.precision, torch.float32)
     matrix = torch.rand(_MATRIX, _MATRIX, device=compute.device.torch, dtype=dtype)
-    best = _interleaved({"matrix": lambda: [matrix @ matrix for _ in range(10)] and _finish(compute)}, 5)["matrix"]
+
+    def multiply() -> None:
+        for _ in range(10):
+            matrix @ matrix
+        _finish(compute)
+
+    best = _interleaved({"matrix": multiply}, 5)["matrix"]
     rate, card = counter.get_total_flops() / seconds, 10 * 2 * _MATRIX**3 / best
     print(f"  {rate / 1e12:.1f} TFLOP/s, {rate / card:.1%} of the {card / 1e12:.0f} that a matrix product reaches here")
 

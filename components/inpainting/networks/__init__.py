@@ -9,13 +9,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.networks.context_encoder import ContextEncoder, PatchDiscriminator, TwoPathDiscriminator
 from components.inpainting.networks.residual_unet import ResidualUNet
 
-Generator = ResidualUNet | ContextEncoder
+Generator = ResidualUNet | BlindUNet | ContextEncoder
 
-GENERATORS: dict[str, type[ResidualUNet] | type[ContextEncoder]] = {
+GENERATORS: dict[str, type[ResidualUNet] | type[BlindUNet] | type[ContextEncoder]] = {
     "residual_unet": ResidualUNet,
+    "blind_unet": BlindUNet,
     "context_encoder": ContextEncoder,
 }
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"

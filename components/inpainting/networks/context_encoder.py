@@ -32,6 +32,7 @@ class ContextEncoder(nn.Module):
     Works at any height and width that are multiples of ``stride``.
     """
 
+    blind = False
     stride = 16
     fill = None  # it starts from the blanked picture
 

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.inpainting.networks.biharmonic import BiharmonicFill
-
-_FOLD = 2  # pixels folded into channels on each side: the network sees every pixel at half the cost
-
-
-class GatedBlock(nn.Module):
-    """A residual gated convolution (Yu et al., "Free-Form Image Inpainting", 2019), ``N,C,H,W`` to the same."""
-
-    def __init__(self, width: int, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, 2 * width, 3, padding=dilation, dilation=dilation)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Add what the gate lets through."""
-        content, gate = self.conv(features).chunk(2, dim=1)
-        return features + F.elu(content) * torch.sigmoid(gate)
+from components.inpainting.networks.gated_unet import GatedUNet
 
 
 class Refiner(nn.Module):
@@ -37,40 +21,21 @@ class Refiner(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], num_blocks: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(4 * _FOLD**2, widths[0], 3, padding=1)
-        outer, steps = widths[:-1], list(pairwise(widths))
-        self.encoder = nn.ModuleList(_blocks(width, num_blocks) for width in outer)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in steps)
-        self.middle = nn.Sequential(*(GatedBlock(widths[-1], dilation) for dilation in dilations))
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in steps)
-        self.decoder = nn.ModuleList(_blocks(width, num_blocks) for width in outer)
-        self.head = nn.Conv2d(widths[0], 3 * _FOLD**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.unet = GatedUNet(4, 3, widths, num_blocks, dilations)
 
     def forward(self, filled: Tensor, mask: Tensor) -> Tensor:
         """Float ``N,3,H,W`` in [0, 1], holes filled already, and ``N,1,H,W`` masks to ``N,3,H,W``."""
-        centre = filled.mean(dim=(2, 3), keepdim=True)
-        spread = (filled - centre).square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 0.01
-        features = self._see(torch.cat([(filled - centre) / spread, mask], dim=1))
-        skipped = []
-        for encode, down in zip(self.encoder, self.down, strict=True):
-            skipped.append(encode(features))
-            features = down(skipped[-1])
-        features = self.middle(features)
-        for decode, up, skip in reversed(list(zip(self.decoder, self.up, skipped, strict=True))):
-            features = decode(skip + F.interpolate(up(features), scale_factor=2.0, mode="nearest"))
-        return filled + mask * F.pixel_shuffle(self.head(features).float(), _FOLD) * spread
+        centred, spread = standardise(filled)
+        residual = self.unet(torch.cat([centred, mask], dim=1))
+        repair: Tensor = filled + mask * residual * spread
+        return repair
 
-    def _see(self, seen: Tensor) -> Tensor:
-        """The first layer, in full precision: smooth skies differ by less than half precision resolves."""
-        folded = F.pixel_unshuffle(seen, _FOLD)
-        if not torch.is_autocast_enabled(seen.device.type):
-            features: Tensor = self.stem(folded)
-        else:
-            with torch.autocast(seen.device.type, enabled=False):
-                features = self.stem(folded)
-        return features
+
+def standardise(image: Tensor) -> tuple[Tensor, Tensor]:
+    """A picture ``N,3,H,W`` centred per channel and scaled by its spread over all channels, and that spread."""
+    centred = image - image.mean(dim=(2, 3), keepdim=True)
+    spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 0.01
+    return centred / spread, spread
 
 
 class ResidualUNet(nn.Module):
@@ -80,15 +45,13 @@ class ResidualUNet(nn.Module):
 
     Parameters
     ----------
-    widths:
-        Channels at half resolution, at a quarter, and so on.
-    num_blocks:
-        Gated blocks at each resolution but the coarsest, on the way down and again on the way up.
-    dilations:
-        One gated block at the coarsest resolution per entry.
+    widths, num_blocks, dilations:
+        See ``GatedUNet``.
     fill_levels, fill_iterations:
         See ``BiharmonicFill``; kept with the weights, which are trained on its answer.
     """
+
+    blind = False
 
     def __init__(
         self,
@@ -108,7 +71,7 @@ class ResidualUNet(nn.Module):
         }
         self.fill = BiharmonicFill(fill_levels, fill_iterations)
         self.refiner = Refiner(tuple(widths), num_blocks, tuple(dilations))
-        self.stride = math.lcm(self.fill.stride, _FOLD * 2 ** (len(widths) - 1))
+        self.stride = math.lcm(self.fill.stride, self.refiner.unet.stride)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Float ``N,3,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,3,H,W``, known pixels unchanged.
@@ -122,7 +85,3 @@ class ResidualUNet(nn.Module):
     def core(self) -> nn.Module:
         """What is trained, from a filled picture and its mask to the repair."""
         return self.refiner
-
-
-def _blocks(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(GatedBlock(width) for _ in range(count)))

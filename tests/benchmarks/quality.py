@@ -115,10 +115,7 @@ def _print(case: Case, truths: Bytes, methods: dict[str, Method]) -> None:
     if not len(rows):
         return
     masks, wanted = case.masks[rows], truths[rows]
-    damaged = np.stack([
-        render_damage(truths[row], case.masks[row], case.family, np.random.default_rng([_SEED, row, 1]), truths[row - 1])
-        for row in rows
-    ])  # fmt: skip
+    damaged = np.stack([_damage(case, truths, int(row)) for row in rows])
     yardstick: dict[str, float] = {}
     for name, method in methods.items():
         scores = _score(method, damaged, wanted, masks)
@@ -132,6 +129,11 @@ def _print(case: Case, truths: Bytes, methods: dict[str, Method]) -> None:
             f"{_TO_SIGNED * scores['hole_mse']:>10.5f}{ratio:>7.3f}x{scores['sharpness']:>11.3f}{found}",
             flush=True,
         )
+
+
+def _damage(case: Case, truths: Bytes, row: int) -> Bytes:
+    rng = np.random.default_rng([_SEED, row, 1])
+    return render_damage(truths[row], case.masks[row], case.family, rng, truths[row - 1])
 
 
 def _score(method: Method, damaged: Bytes, truths: Bytes, masks: Bytes) -> dict[str, float]:

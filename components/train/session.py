@@ -30,7 +30,7 @@ from components.train.world import World, join_world
 
 KIND = "model"
 HISTORY = "history.jsonl"
-_MASK_BANK = 4096  # training masks; mirrored, or turned as well, they make more
+_MASK_BANK = 4096  # training masks, at most; mirrored, or turned as well, they make more
 _FEW_PHOTOGRAPHS = 500  # below that, pictures are turned and recoloured too, see Batches
 
 
@@ -119,7 +119,8 @@ def _compute(order: Order, state: TrainingState | None, world: World) -> Compute
 
 
 def _batches(config: TrainConfig, data: PreparedDataset, loop: AdversarialLoop) -> Batches:
-    masks = data.mixture.draw(_MASK_BANK, np.random.default_rng([config.seed, 3]))
+    num_masks = min(_MASK_BANK, max(1, config.steps) * config.batch_size)
+    masks = data.mixture.draw(num_masks, np.random.default_rng([config.seed, 3]))
     return Batches(
         data.split("train").images, masks, loop.compute.device.torch, config.seed, config.batch_size,
         fill=loop.generator.fill, paint=paint_damage if loop.recipe.mask_weight else None, reuse=loop.recipe.reuse,

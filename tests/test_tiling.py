@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.inpainting.images import Bytes, Floats, MaskError
 from components.inpainting.inpainter import open_classical, wrap_generator
 from components.inpainting.networks import build_generator
-from components.inpainting.tiling import MAX_TILE, hole_window, repair_picture, tiles
+from components.inpainting.networks.blind_unet import BlindUNet
+from components.inpainting.tiling import MAX_TILE, hole_window, repair_blindly, repair_picture, tiles
 
 STRIDE = 16
 
@@ -116,3 +118,29 @@ def test_a_hole_wider_than_a_tile_is_filled_from_a_smaller_copy(photographs: lis
     assert repaired[mask == 1].min() > 90
     rows = np.abs(np.diff(repaired[650, :, 0].astype(int)))
     assert rows[150:1200].max() < 25
+
+
+@pytest.mark.parametrize("size", [(40, 33), (600, 1100)])
+def test_a_blind_network_sees_the_whole_picture_and_no_mask(size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    seen: list[float] = []
+
+    def darken(image: Floats, mask: Floats) -> Floats:
+        seen.append(float(mask.max()))
+        return image / 2
+
+    repaired = repair_blindly(picture, darken, 16)
+    assert set(seen) == {0.0}
+    assert np.abs(repaired - picture / 2).max() <= 1
+
+
+def test_a_blind_inpainter_under_an_empty_mask_looks_for_damage(photographs: list[Bytes]) -> None:
+    picture, empty = photographs[0][:70, :90], np.zeros((70, 90), np.uint8)
+    generator = BlindUNet().eval()
+    assert generator.core.finder.head.bias is not None
+    torch.nn.init.constant_(generator.core.finder.head.bias, 30.0)  # it takes everything for damaged
+    assert wrap_generator(generator)(picture, empty).std() < 5
+    mask = empty.copy()
+    mask[20:40, 20:40] = 1
+    repaired = wrap_generator(generator)(picture, mask)
+    assert np.array_equal(repaired[mask == 0], picture[mask == 0])  # told where it is, it touches nothing else

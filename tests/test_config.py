@@ -26,7 +26,8 @@ def test_unknown_parameter_suggests_the_nearest() -> None:
         ("data_image_size", 50, "multiple of 16"),
         ("data_masks", "box,scraches", "'scraches' is no mask family; did you mean 'scratches'"),
         ("data_masks", " , ", "names no mask family"),
-        ("train_model", "unet", "'residual_unet' or 'context_encoder'"),
+        ("train_model", "unet", "'residual_unet', 'blind_unet' or 'context_encoder'"),
+        ("train_num_processes", 3, "train_batch_size = 8 does not divide into even shares for 3 processes"),
         ("gate_min_ssim", float("nan"), "gate_min_ssim"),
         ("serve_model_name", "No Spaces", "serve_model_name"),
     ],
@@ -54,6 +55,9 @@ def test_presets_are_valid(preset: str) -> None:
 def test_unknown_preset_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'paper'"):
         load_preset(PRESETS, "papr")
+
+
+def test_of_several_presets_the_later_one_wins() -> None:
     both = load_preset(PRESETS, "cifar,realism")
     assert both == load_preset(PRESETS, "cifar") | load_preset(PRESETS, "realism")
 

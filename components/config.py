@@ -168,7 +168,7 @@ class TrainConfig(Section):
     )
     log_interval: int = Field(50, ge=1, description="steps between two lines of the log")
     sample_interval: int = Field(250, ge=1, description="steps between two grids of sample pictures")
-    checkpoint_interval: float = Field(60, ge=0, description="seconds between two checkpoints; 0: one each step")
+    checkpoint_interval: float = Field(60.0, ge=0, description="seconds between two checkpoints; 0: one each step")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="of the networks' arithmetic; auto: bf16 where it is faster, else fp32; fp16: with loss scaling",

@@ -71,7 +71,7 @@ class Bar:
 
     def _pace(self) -> str:
         """Rate and time left, once they are known."""
-        if self._since is None or self.done <= self._since[1]:
+        if self._since is None or not self._since[1] < self.done < self.total:
             return ""
         rate = (self.done - self._since[1]) / max(time.monotonic() - self._since[0], 1e-9)
         left = timedelta(seconds=round((self.total - self.done) / rate))

@@ -38,7 +38,19 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -
 def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
     help_text = kintsugi("--help").stdout
     verbs = [line.split()[1] for line in help_text.splitlines() if line.startswith("│ ") and line[2] != "-"]
-    assert verbs == ["run", "prepare", "compile", "submit", "serve", "ui", "inpaint", "models", "rollback", "doctor"]
+    assert verbs == [
+        "run",
+        "prepare",
+        "compile",
+        "submit",
+        "serve",
+        "ui",
+        "inpaint",
+        "models",
+        "rollback",
+        "sync",
+        "doctor",
+    ]
 
 
 def test_unknown_preset_and_parameter_suggest_the_right_one(kintsugi: Kintsugi) -> None:

@@ -81,6 +81,9 @@ def mlflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(home / "artifacts"))
         patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+        for kind, module in (("TRACKING", "_tracking_service"), ("REGISTRY", "_model_registry")):  # the app sets them
+            patch.setenv(f"MLFLOW_{kind}_URI", "")
+            patch.setattr(f"mlflow.tracking.{module}.utils._{kind.lower()}_uri", None)
         from mlflow.server import app, handlers
 
         handlers._get_tracking_store()

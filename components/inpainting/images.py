@@ -129,14 +129,19 @@ def decode_photograph(content: bytes, *, at_least: int) -> Photograph:
 
 def check_pair(image: Bytes, mask: Bytes) -> None:
     """Raise ``MaskError`` unless ``mask`` (``H,W``) has the size of ``image`` (``H,W,3``) and some white."""
+    check_sizes(image, mask)
+    if not mask.any():
+        raise MaskError("the mask has no white pixel, so nothing would be repaired; paint the damage white (255)")
+
+
+def check_sizes(image: Bytes, mask: Bytes) -> None:
+    """Raise ``MaskError`` unless ``mask`` (``H,W``) has the size of ``image`` (``H,W,3``)."""
     if image.shape[:2] != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         raise MaskError(
             f"the mask is {mask_width}x{mask_height} pixels but the picture is {width}x{height}; "
             "send a mask of the picture's size"
         )
-    if not mask.any():
-        raise MaskError("the mask has no white pixel, so nothing would be repaired; paint the damage white (255)")
 
 
 def encode_png(image: Bytes) -> bytes:

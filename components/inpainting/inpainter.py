@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.inpainting.images import Bytes, Floats, check_pair
+from components.inpainting.images import Bytes, Floats, check_pair, check_sizes
 from components.inpainting.tiling import Fill, repair_blindly, repair_picture
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def open_classical(method: str) -> Inpainter:
 
 def _inpainter(fill: Fill, stride: int, *, blind: bool) -> Inpainter:
     def inpaint(image: Bytes, mask: Bytes) -> Bytes:
-        check_pair(image, mask)
         if blind and not mask.any():
+            check_sizes(image, mask)
             return repair_blindly(image, fill, stride)
+        check_pair(image, mask)
         return repair_picture(image, mask, fill, stride)
 
     return inpaint

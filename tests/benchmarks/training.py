@@ -90,7 +90,7 @@ class _Pictures(Dataset[tuple[Tensor, Tensor]]):
     """Pictures with a box drawn in Python for each, as a plain training script has it."""
 
     def __init__(self, images: Shards) -> None:
-        self._images = np.asarray(images)
+        self._images = np.array(images)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -28,6 +28,19 @@ class Recipe:
     reuse: int  # batches that a filled picture serves, see Batches
 
 
+_RESIDUAL = Recipe(
+    reconstruction=losses.relative_l1,
+    discriminator_loss=losses.hinge_d,
+    generator_loss=losses.hinge_g,
+    betas=(0.9, 0.99),
+    discriminator_rate=0.1,
+    ema_decay=0.998,
+    cosine=True,
+    clip=1.0,
+    mask_weight=0.0,
+    reuse=4,
+)
+
 RECIPES = {
     # Yamani & Raghava; optimiser after DCGAN (Radford et al., 2016), as context encoders take it.
     "context_encoder": Recipe(
@@ -42,28 +55,6 @@ RECIPES = {
         mask_weight=0.0,
         reuse=1,
     ),
-    "blind_unet": Recipe(
-        reconstruction=losses.whole_l1,
-        discriminator_loss=losses.hinge_d,
-        generator_loss=losses.hinge_g,
-        betas=(0.9, 0.99),
-        discriminator_rate=0.1,
-        ema_decay=0.998,
-        cosine=True,
-        clip=1.0,
-        mask_weight=0.2,
-        reuse=1,
-    ),
-    "residual_unet": Recipe(
-        reconstruction=losses.relative_l1,
-        discriminator_loss=losses.hinge_d,
-        generator_loss=losses.hinge_g,
-        betas=(0.9, 0.99),
-        discriminator_rate=0.1,
-        ema_decay=0.998,
-        cosine=True,
-        clip=1.0,
-        mask_weight=0.0,
-        reuse=4,
-    ),
+    "residual_unet": _RESIDUAL,
+    "blind_unet": replace(_RESIDUAL, reconstruction=losses.whole_l1, mask_weight=0.2, reuse=1),
 }

@@ -26,7 +26,9 @@ def attempt(dataset: Path, home: Path, output: Path, assignments: list[str]) -> 
 
 def _wait_for_another_checkpoint(home: Path, child: int) -> None:
     before = set(home.glob("training/*/step-*"))
-    while set(home.glob("training/*/step-*")) <= before and os.waitpid(child, os.WNOHANG) == (0, 0):
+    while set(home.glob("training/*/step-*")) <= before:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # it ended by itself
+            return
         time.sleep(0.005)
 
 

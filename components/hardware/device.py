@@ -83,7 +83,7 @@ def _cudnn_version() -> int | None:
         version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     except RuntimeError as error:  # an older library than torch was built with, found first on the library path
         raise HardwareError(
-            f"cuDNN does not fit this torch ({_first_line(error)}); install the one it names: {CUDNN}"
+            f"cuDNN does not fit this torch ({first_line(error)}); install the one it names: {CUDNN}"
         ) from None
     return version
 
@@ -117,5 +117,6 @@ def card_present(num_cards: int) -> bool:
     return num_cards > 0 or handed_out or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says before it goes into detail."""
     return str(error).strip().split("\n")[0]

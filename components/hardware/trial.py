@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.hardware.device import Device, ask_driver, card_present
+from components.hardware.device import Device, ask_driver, card_present, first_line
 from components.hardware.rules import ON_PURPOSE, HardwareError, card_note, explain_no_cuda
 
 _MIN_FREE_BYTES = 1 << 30
@@ -53,7 +53,7 @@ def _cuda_complaint() -> str:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        return str(error).strip().split("\n")[0]
+        return first_line(error)
     return "no reason given"
 
 
@@ -71,9 +71,8 @@ def check_arithmetic(device: torch.device, name: str) -> None:
         found = (*_convolve(image, kernel, device), matrix.to(device) @ matrix.to(device))
         errors = [_error(*pair) for pair in zip(expected, found, strict=True)]
     except RuntimeError as error:
-        line = str(error).strip().split("\n")[0]
         raise HardwareError(
-            f"the first operations on {name} failed: {line}; reinstall torch, then the driver"
+            f"the first operations on {name} failed: {first_line(error)}; reinstall torch, then the driver"
         ) from None
     for what, off in zip(_TRIALS, errors, strict=True):
         if not off < _TOLERANCE:  # NaN included

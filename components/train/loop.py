@@ -127,8 +127,8 @@ class AdversarialLoop:
 
     def state(self, history: list[dict[str, float]]) -> TrainingState:
         """Everything that the next step depends on, copied to the host, and the history so far."""
-        modules = {"generator": self.generator, "average": self._average, "discriminator": self.discriminator}
-        tensors = {f"{name}/{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
+        modules = self._modules.items()
+        tensors = {f"{name}/{key}": value for name, module in modules for key, value in module.state_dict().items()}
         tensors |= flatten_optimizer("g_optimizer", self._optimizer)
         tensors |= flatten_optimizer("d_optimizer", self._d_optimizer)
         facts = {"rate_scale": self.rate_scale, "scaler": self._scaler.state_dict(), "compute": self.compute.settings}
@@ -137,14 +137,22 @@ class AdversarialLoop:
 
     def restore(self, state: TrainingState) -> None:
         """Go back to a state of this very training."""
-        modules = {"generator": self.generator, "average": self._average, "discriminator": self.discriminator}
-        for name, module in modules.items():
+        for name, module in self._modules.items():
             module.load_state_dict(state.under(name))
         restore_optimizer(self._optimizer, state.under("g_optimizer"))
         restore_optimizer(self._d_optimizer, state.under("d_optimizer"))
         self._scaler.load_state_dict(state.facts["scaler"])
         self.num_steps, self.rate_scale = state.num_steps, state.facts["rate_scale"]
         self.vitals = self._fresh_vitals()
+
+    def is_due(self, interval: int) -> bool:
+        """Whether what is done every ``interval`` steps, and after the last, is due now."""
+        return self.num_steps % interval == 0 or self.num_steps == self.config.steps
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        """What has weights, by the names of its tensors in a state."""
+        return {"generator": self.generator, "average": self._average, "discriminator": self.discriminator}
 
     def take_vitals(self) -> Vitals:
         """How the training did since they were last taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -23,13 +24,12 @@ class Recorder:
 
     def __init__(self, config: TrainConfig, checkpoints: Checkpoints, samples: Samples, run: Run, bar: Bar) -> None:
         self._config, self._checkpoints, self._samples, self._run, self._bar = config, checkpoints, samples, run, bar
-        self._saved_at = -1.0  # by the monotonic clock; the first checkpoint is due at once
+        self._saved_at = -math.inf  # by the monotonic clock; the first checkpoint is due at once
         self.history: History = []
 
     def restored(self, state: TrainingState) -> None:
         """Take up the history of the state, and forget what came after it."""
         self.history = list(state.history)
-        self._bar.move_to(state.num_steps)
         if state.num_steps:
             say(f"going on from the checkpoint of step {state.num_steps}")
 
@@ -48,10 +48,9 @@ class Recorder:
     def between_steps(self, loop: AdversarialLoop) -> None:
         """Take samples and write a checkpoint where they are due."""
         self._bar.move_to(loop.num_steps)
-        sampled = loop.num_steps % self._config.sample_interval == 0 or loop.num_steps == self._config.steps
-        if sampled and not self._samples.has(loop.num_steps):
+        if loop.is_due(self._config.sample_interval) and not self._samples.has(loop.num_steps):
             self._samples.take(loop.result, loop.num_steps)
-        if time.monotonic() - self._saved_at >= self._config.checkpoint_interval or self._saved_at < 0:
+        if time.monotonic() - self._saved_at >= self._config.checkpoint_interval:
             self.save(loop)
 
     def save(self, loop: AdversarialLoop) -> None:

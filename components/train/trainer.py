@@ -67,7 +67,7 @@ class Trainer:
         while self.loop.num_steps < self._config.steps:
             with self.stopping.shielded():
                 losses = self.loop.step(self._batch())
-                if self.loop.num_steps % self._config.log_interval == 0 or self.loop.num_steps == self._config.steps:
+                if self.loop.is_due(self._config.log_interval):
                     self._read(losses)
             if self.loop.world.agree(bool(self.stopping.asked)):
                 raise Stopped(self.stopping.asked)

@@ -13,6 +13,8 @@ import torch
 from components.train.checkpoint import CheckpointError, Checkpoints, workplace
 from components.train.state import TrainingState
 
+MODEL = Path("run/model")
+
 
 def state(num_steps: int) -> TrainingState:
     tensors = {"generator/weight": torch.full((300,), float(num_steps)), "g_optimizer/0/step": torch.tensor(2.0)}
@@ -85,25 +87,44 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(CheckpointError, match="point KINTSUGI_HOME at a disk that can be written"),
-        workplace(tmp_path / "file" / "training", "key"),
+        workplace(tmp_path / "file" / "training", "key", MODEL),
     ):
         pytest.fail("it was made")
 
 
 def test_the_same_training_twice_at_once_works_in_two_places(tmp_path: Path) -> None:
-    with workplace(tmp_path, "key") as first, workplace(tmp_path, "key") as second, workplace(tmp_path, "other") as o:
+    with (
+        workplace(tmp_path, "key", MODEL) as first,
+        workplace(tmp_path, "key", MODEL) as second,
+        workplace(tmp_path, "other", MODEL) as o,
+    ):
         assert len({first, second, o}) == 3
-    with workplace(tmp_path, "key") as again:
+    with workplace(tmp_path, "key", MODEL) as again:
         assert again == first
 
 
-def test_places_that_nobody_came_back_to_are_cleared_away(tmp_path: Path) -> None:
-    with workplace(tmp_path, "old") as old:
-        (old / "step-00000001-0.safetensors").write_text("")
-    with workplace(tmp_path, "busy") as busy:
-        month_ago = time.time() - 40 * 24 * 3600
+def test_a_finished_place_is_found_by_a_retry_and_emptied_for_another_run(tmp_path: Path) -> None:
+    with workplace(tmp_path, "key", MODEL) as place:
+        Checkpoints(place).save(state(1))
+        (place / "samples").mkdir()
+        Checkpoints(place).finish(MODEL)
+    with workplace(tmp_path, "key", MODEL) as retried:
+        assert retried == place
+        assert Checkpoints(retried).newest() is not None
+    with workplace(tmp_path, "key", Path("another/model")) as fresh:
+        assert [path.name for path in fresh.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(("finished", "days"), [(False, 40), (True, 2)])
+def test_places_that_nobody_came_back_to_are_cleared_away(finished: bool, days: int, tmp_path: Path) -> None:
+    with workplace(tmp_path, "old", MODEL) as old:
+        Checkpoints(old).save(state(1))
+        if finished:
+            Checkpoints(old).finish(MODEL)
+    with workplace(tmp_path, "busy", MODEL) as busy:
+        then = time.time() - days * 24 * 3600
         for folder in (old, busy):
-            os.utime(folder, (month_ago, month_ago))
-        with workplace(tmp_path, "fresh"):
+            os.utime(folder, (then, then))
+        with workplace(tmp_path, "fresh", MODEL):
             assert not old.exists()
             assert busy.exists()

@@ -86,8 +86,13 @@ def test_killed_again_and_again_it_ends_bitwise_the_same(small: Path, undisturbe
     assert "killed at step-" in output
     assert "going on from the checkpoint of step" in output
     assert_same(tmp_path / "output" / "model", undisturbed)
-    assert not list(tmp_path.glob("training/*/step-*"))  # the model is handed on: no checkpoint is needed any more
     assert_logged_once(tmp_path)
+    before = list(tmp_path.glob("training/*/step-*"))
+    output = finish(start(small, tmp_path))  # the pod died after it ended, before its model was uploaded
+    assert f"going on from the checkpoint of step {STEPS}" in output
+    assert_same(tmp_path / "output" / "model", undisturbed)
+    assert_logged_once(tmp_path)
+    assert list(tmp_path.glob("training/*/step-*")) == before
 
 
 def assert_logged_once(home: Path) -> None:

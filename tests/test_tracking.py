@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,7 +142,10 @@ def test_an_interrupted_training_goes_on_in_its_run(settings: Settings, manifest
     assert steps(settings, second.id, "g_loss") == [0, 10, 20, 30, 40, 50]
     client = MlflowClient(settings.mlflow_uri)
     assert len(client.list_artifacts(second.id, "images")) == 12
-    assert not place.exists()
+    with start_run(settings, RunConfig(), longer, manifest, place) as retried:
+        pass
+    assert (retried.id, status(settings, retried)) == (first.id, "FINISHED")
+    shutil.rmtree(place)
     with start_run(settings, RunConfig(), TrainConfig(), manifest, place) as third:
         pass
     assert third.id != second.id

@@ -45,19 +45,19 @@ class Identity(BaseModel):
     name: str
     started: int  # milliseconds since 1970
     injected: str = ""  # the run's id where the environment names one; whoever made it closes it
-    resumable: bool = False  # an interrupted training can find its journal again
+    place: str = ""  # where the training, interrupted, looks for its run again
 
     @classmethod
-    def read(cls, journal: Path) -> Identity | None:
-        """The identity in a journal's folder, ``None`` where there is none."""
+    def read(cls, folder: Path) -> Identity | None:
+        """The identity in a journal's folder or a training's place, ``None`` where there is none."""
         try:
-            return cls.model_validate_json((journal / _IDENTITY).read_bytes())
+            return cls.model_validate_json((folder / _IDENTITY).read_bytes())
         except (OSError, ValidationError):
             return None
 
-    def write(self, journal: Path) -> None:
-        """Keep it in a journal's folder."""
-        write_file(journal / _IDENTITY, self.model_dump_json())
+    def write(self, folder: Path) -> None:
+        """Keep it in a folder."""
+        write_file(folder / _IDENTITY, self.model_dump_json())
 
 
 class Delivery:

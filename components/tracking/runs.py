@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.config import RunConfig, Settings, TrainConfig
-from components.journal import Entry, Journal, JournalBusy, replay
+from components.journal import Entry, Journal, JournalBusy, remove, replay
 from components.manifest import Manifest, write_json
 from components.progress import explain, say
 from components.tracking.client import TrackingError, connect, impatient
 from components.tracking.delivery import COMPLETE, Delivery, Identity, find_runs
-from components.tracking.places import discard, journals, keep, make_place, outcome_of, unfinished
+from components.tracking.places import journals, open_place, outcome_of, resumable
 from components.tracking.run import Run, at_once
 from components.tracking.system import system_metrics
 
@@ -31,15 +31,14 @@ _SECONDS_FOR_ANOTHER = 60.0  # process to end the delivery that it is at
 
 @contextmanager
 def start_run(
-    settings: Settings, run: RunConfig, train: TrainConfig, dataset: Manifest, folder: Path | None = None
+    settings: Settings, run: RunConfig, train: TrainConfig, dataset: Manifest, place: Path | None = None
 ) -> Iterator[Run]:
     """Open the run of a training, log its parameters, dataset and system metrics, and close it with its outcome.
 
-    Nothing here waits for MLflow: all goes into a journal, which a thread delivers. ``folder`` is a
-    place that a resumed training finds again, e.g. beside its checkpoints, and that no other training
-    uses: an interrupted training that is started again with it goes on in the same run. What MLflow did
-    not take when a training ends is kept for ``open_run``, ``sync`` and the next run: there, or in the
-    state folder once the training is finished.
+    Nothing here waits for MLflow: all goes into a journal, which a thread delivers. ``place`` is a
+    folder that a resumed training finds again, the one of its checkpoints, and that no other training
+    uses: a training that is started again with it goes on in the same run. What MLflow did not take when
+    a training ends is kept for ``open_run``, ``sync`` and the next run.
 
     Where the environment names a run (``MLFLOW_RUN_ID``, as Kubeflow injects it) that one is resumed,
     and left open for whoever started it.
@@ -47,7 +46,7 @@ def start_run(
     settings.make_state()
     status = "FAILED"
     with impatient():
-        journal, delivery = _open_journal(settings, run, folder)
+        journal, delivery = _open_journal(settings, run, place)
         current = Run(journal.append, delivery)
         try:
             _deliver_older(settings, journal.folder)
@@ -86,7 +85,7 @@ def sync(settings: Settings) -> int:
     with impatient():
         for journal in journals(settings):
             try:
-                number += _deliver(settings, journal)
+                number += _deliver(settings, journal, _SECONDS_FOR_ANOTHER)
             except JournalBusy:
                 continue
             except Exception as error:
@@ -94,20 +93,19 @@ def sync(settings: Settings) -> int:
     return number
 
 
-def _open_journal(settings: Settings, run: RunConfig, folder: Path | None) -> tuple[Journal, Delivery]:
-    place = (unfinished(folder) if folder else None) or make_place(settings, run, folder)
+def _open_journal(settings: Settings, run: RunConfig, place: Path | None) -> tuple[Journal, Delivery]:
     try:
-        return _start_journal(settings, place)
+        return _start_journal(settings, open_place(settings, run, place))
     except JournalBusy as error:
         say(f"{error}. This training is logged as a run of its own")
-        return _start_journal(settings, make_place(settings, run, None))
+        return _start_journal(settings, open_place(settings, run, None))
 
 
-def _start_journal(settings: Settings, place: Path) -> tuple[Journal, Delivery]:
-    identity = Identity.read(place)
+def _start_journal(settings: Settings, folder: Path) -> tuple[Journal, Delivery]:
+    identity = Identity.read(folder)
     assert identity is not None
-    delivery = Delivery(settings, identity, place, alone=True)
-    return Journal(place, delivery.send, receiver=_receiver(settings), linger=_LINGER_SECONDS), delivery
+    delivery = Delivery(settings, identity, folder, alone=True)
+    return Journal(folder, delivery.send, receiver=_receiver(settings), linger=_LINGER_SECONDS), delivery
 
 
 def _describe(current: Run, journal: Journal, run: RunConfig, train: TrainConfig, dataset: Manifest) -> None:
@@ -126,17 +124,16 @@ def _finish(journal: Journal, delivery: Delivery, status: str) -> None:
     written = journal.append("", "end", outcome)
     kind = "killed" if status == "KILLED" else "store" if settings.mlflow_uri.startswith("sqlite") else "server"
     if not journal.close(*_SECONDS_TO_CLOSE[kind]):
-        kept = keep(settings, journal.folder) if status == "FINISHED" else journal.folder
         say(
-            f"{_receiver(settings)} has not taken all of this run: {journal.waiting} entries wait in {kept}. "
+            f"{_receiver(settings)} has not taken all of this run: {journal.waiting} entries wait in {journal.folder}. "
             "The training is not affected; the next step delivers them, and so does 'kintsugi sync'"
         )
         return
     if not written:  # on a full disk
         with suppress(Exception):
             delivery.send([Entry(0, int(time.time() * 1000), "", "end", outcome, None)])
-    if status == "FINISHED" or not delivery.identity.resumable:
-        discard(settings, journal.folder)
+    if status == "FINISHED" or not resumable(delivery.identity):
+        remove(journal.folder)
 
 
 def _deliver_older(settings: Settings, own: Path) -> None:
@@ -162,10 +159,11 @@ def _deliver(settings: Settings, journal: Path, patience: float = 0.0) -> int:
     assert identity is not None
     delivery = Delivery(settings, identity, journal)
     number, outcome = replay(journal, delivery.send, patience), outcome_of(journal)
-    if not outcome and delivery.run_id and (number or not identity.resumable):
+    abandoned = not resumable(identity)
+    if not outcome and delivery.run_id and (number or abandoned):
         delivery.close_as_killed()
-    if outcome == "FINISHED" or not identity.resumable:
-        discard(settings, journal)
+    if outcome == "FINISHED" or abandoned:
+        remove(journal)
     return number
 
 

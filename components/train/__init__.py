@@ -42,13 +42,13 @@ def train(
     """
     digest = read_manifest(dataset, DATASET).digest
     settings.make_state()
-    with workplace(settings.state / "training", _key(config, digest)) as place:
+    with workplace(settings.state / "training", _key(config, digest), model) as place:
         order = Order(config=config, run=run_config, dataset=dataset, card=card, model=model, place=place)
         if config.num_processes > 1:
             _run_elastic(order, settings)
         else:
             run_training(order, settings)
-        Checkpoints(place).clear()
+        Checkpoints(place).finish(model)
     rows = (model / HISTORY).read_text().splitlines()
     last: dict[str, float] = json.loads(rows[-1]) if rows else {}
     last.pop("step", None)

@@ -4,12 +4,15 @@
 
     <state>/training/<key>-<slot>/
         lock                                  held while a training works here
+        run.json                              which run in MLflow is its own
         step-00001000-<digest>.safetensors    weights, average, optimisers; history and facts as metadata
         samples/                              the grids taken so far
+        finished                              the model folder it ended with, once it did
 
 The key is made of the parameters, the dataset and the code, so that a killed run that is started again, or
 a pod that Kubeflow starts again, finds its own checkpoints and no other's. Where the same training runs
-twice at once, the second takes the next slot.
+twice at once, the second takes the next slot. A finished training's folder stays for a day: the pod that
+trained may die before what it made is in a safe place, and its successor then ends at once, with the same model.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from components.progress import say
 from components.train.state import TrainingState
 
 _KEPT = 2
-_ABANDONED_SECONDS = 30 * 24 * 3600.0
+_DAY = 24 * 3600.0
+_ABANDONED_SECONDS, _FINISHED_SECONDS = 30 * _DAY, _DAY
+_FINISHED = "finished"
 _SCHEMA = "1"
 
 
@@ -41,11 +46,12 @@ class CheckpointError(ValueError):
 
 
 @contextlib.contextmanager
-def workplace(trainings: Path, key: str) -> Iterator[Path]:
+def workplace(trainings: Path, key: str, model: Path) -> Iterator[Path]:
     """The folder of this training, locked: an interrupted one's, or a fresh one.
 
-    Folders that nobody came back to in 30 days are removed. Raises ``CheckpointError`` where no folder can
-    be made.
+    ``model`` is the folder that it is to write, another for every run of the pipeline, the same for every
+    retry of a task. Interrupted trainings that nobody came back to in 30 days are removed, finished ones
+    after a day. Raises ``CheckpointError`` where no folder can be made.
     """
     _sweep(trainings)
     for slot in count(1):
@@ -62,6 +68,8 @@ def workplace(trainings: Path, key: str) -> Iterator[Path]:
                 "that can be written and that outlives the pod"
             ) from None
         with lock:
+            if _result_of(folder) not in ("", str(model)):
+                _empty(folder)
             yield folder
         return
 
@@ -99,18 +107,39 @@ class Checkpoints:
                 say(f"warning: the checkpoint {path} is damaged ({error}); going back to the one before it")
         return None
 
-    def clear(self) -> None:
-        """Remove the training's folder: it ended, and what it made is elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self, model: Path) -> None:
+        """Note that the training ended, and what it made lies in ``model``."""
+        try:
+            write_file(self.folder / _FINISHED, str(model))
+        except OSError:
+            _empty(self.folder)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"))
 
 
+def _result_of(folder: Path) -> str:
+    """The model folder of a finished training, ``""`` for another."""
+    try:
+        return (folder / _FINISHED).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _empty(folder: Path) -> None:
+    """Forget the training, but not who holds the lock; last that it was finished, lest half of it be resumed."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == _FINISHED):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+
+
 def _sweep(trainings: Path) -> None:
     for folder in trainings.glob("*-*"):
         with contextlib.suppress(filelock.Timeout, OSError):
-            if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+            patience = _FINISHED_SECONDS if _result_of(folder) else _ABANDONED_SECONDS
+            if time.time() - folder.stat().st_mtime > patience:
                 with filelock.FileLock(folder / "lock", timeout=0):
                     shutil.rmtree(folder)
 

@@ -50,7 +50,8 @@ class Recorder:
         self._bar.move_to(loop.num_steps)
         if loop.is_due(self._config.sample_interval) and not self._samples.has(loop.num_steps):
             self._samples.take(loop.result, loop.num_steps)
-        if time.monotonic() - self._saved_at >= self._config.checkpoint_interval:
+        at_end = loop.num_steps == self._config.steps  # so that nothing is left to a retry but to hand the model on
+        if at_end or time.monotonic() - self._saved_at >= self._config.checkpoint_interval:
             self.save(loop)
 
     def save(self, loop: AdversarialLoop) -> None:

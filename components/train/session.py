@@ -76,7 +76,7 @@ def _lead(
     """The part of the first process: train, write down what happens, and hand on the model."""
     config, loop, started = order.config, trainer.loop, time.monotonic()
     say(f"training {config.model} for {config.steps} steps on {loop.compute.device.description}")
-    with start_run(settings, order.run, config, data.manifest, order.place / "journal") as run:
+    with start_run(settings, order.run, config, data.manifest, order.place) as run:
         run.log_page(order.card, "dataset/card.html")
         run.set_tags(loop.compute.tags)
         samples = Samples(data, order.place / "samples", run)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.inpainting import losses
+from components.inpainting.metrics import ssim_of_planes
 
 ZERO = [torch.zeros(4, 1)]
 SURE, UNSURE = [torch.full((4, 1), 50.0)], [torch.full((4, 1), -50.0)]
@@ -49,6 +50,24 @@ def test_relative_l1_is_one_when_level_with_the_fill_and_weighs_holes_alike() ->
     assert losses.relative_l1(fill, truth, mask, fill).item() == pytest.approx(1, abs=0.01)
     half = torch.stack([truth[0], fill[1]])
     assert losses.relative_l1(half, truth, mask, fill).item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_relative_log_mse_is_zero_when_level_with_the_fill_and_counts_in_decibels() -> None:
+    truth, fill = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.8)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, :4] = 1
+    assert losses.relative_log_mse(fill, truth, mask, fill).item() == 0
+    decibels = 10 / math.log(10) * losses.relative_log_mse(fill / 10**0.5, truth, mask, fill).item()
+    assert decibels == pytest.approx(-10, abs=0.01)
+
+
+def test_a_faithful_repair_is_like_the_truth_in_every_respect() -> None:
+    random = torch.Generator().manual_seed(0)
+    truth, fill = torch.rand(2, 3, 16, 16, generator=random), torch.full((2, 3, 16, 16), 0.5)
+    mask = torch.ones(2, 1, 16, 16)
+    level, perfect = losses.faithful(fill, truth, mask, fill).item(), losses.faithful(truth, truth, mask, fill).item()
+    assert level == pytest.approx(1 + 5 * (1 - ssim_of_planes(fill, truth).mean().item()), abs=0.02)
+    assert perfect == pytest.approx(0.5 * math.log(1e-5 * 12), abs=0.1)  # the MSE of a guess at random noise is 1/12
 
 
 def test_mask_loss_is_small_for_the_true_mask_and_large_for_its_opposite() -> None:

@@ -51,6 +51,15 @@ def test_untrained_residual_unet_is_the_biharmonic_fill() -> None:
     assert torch.equal(generator(image, mask), generator.fill(image, mask))
 
 
+def test_residual_unet_repairs_the_mirror_picture_alike() -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = ResidualUNet()
+    nn.init.normal_(generator.refiner.unet.head.weight, std=0.1)
+    repair = generator(image, mask)
+    assert not torch.allclose(repair, generator.fill(image, mask), atol=0.01)
+    assert torch.allclose(generator(image.flip(3), mask.flip(3)).flip(3), repair, atol=1e-4)
+
+
 def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
     image, mask = picture_and_mask(32, 32)
     generator = ResidualUNet()

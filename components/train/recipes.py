@@ -29,7 +29,7 @@ class Recipe:
 
 
 _RESIDUAL = Recipe(
-    reconstruction=losses.relative_l1,
+    reconstruction=losses.faithful,
     discriminator_loss=losses.hinge_d,
     generator_loss=losses.hinge_g,
     betas=(0.9, 0.99),

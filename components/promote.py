@@ -17,6 +17,6 @@ def promote(config: ServeConfig, version: str, decision: Path, settings: Setting
     Raises ``RegistryError`` when another champion was chosen since the gate compared.
     """
     verdict = Decision.model_validate_json((decision / "decision.json").read_bytes())
-    promoted = Registry(settings, config.model_name).promote(version, verdict.champion)
+    promoted = Registry(settings, config.model_name).promote(version, verdict.champion, verdict.verdict)
     say(f"{promoted.name} version {promoted.number} is champion")
     return promoted.number

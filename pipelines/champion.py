@@ -47,10 +47,10 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
 
     Raises ``NoChampionError`` when no model was promoted yet.
     """
-    from components.tracking import CHAMPION, Registry
+    from components.tracking import Registry
 
     registry = Registry(settings, model_name)
-    version = registry.aliased(CHAMPION)
+    version = registry.champion()
     if version is None:
         raise NoChampionError(f"no model was promoted yet as {model_name!r} in {settings.state}; run 'make run' first")
     tag = version.tags.get("bento", "")

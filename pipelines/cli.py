@@ -173,9 +173,9 @@ def inpaint(
 
 @cli.command()
 def models(model_name: ModelName = "kintsugi") -> None:
-    """List the registered versions with their scores and aliases."""
+    """List the registered versions with their scores and aliases, and who was champion when."""
     from components.tracking import Registry
-    from pipelines.listing import version_table
+    from pipelines.listing import history_table, version_table
 
     registry = Registry(Settings(), model_name)
     if not registry.versions():
@@ -183,30 +183,32 @@ def models(model_name: ModelName = "kintsugi") -> None:
             f"no version of {model_name!r} is registered in {Settings().mlflow_uri}; run 'make run' first"
         )
     console.print(version_table(registry))
+    if history := registry.history():
+        console.print(history_table(history))
 
 
 @cli.command()
 def rollback(
     version: Annotated[str, typer.Argument(help="default: the previous champion")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    why: Annotated[str, typer.Option("--why", help="the reason, for the history")] = "",
     model_name: ModelName = "kintsugi",
 ) -> None:
-    """Make an earlier version champion again."""
-    from components.tracking import CHAMPION, PREVIOUS, Registry
+    """Make an earlier champion champion again; doing it twice undoes it."""
+    from components.tracking import Registry
 
     registry = Registry(Settings(), model_name)
-    aliases = registry.aliases()
-    wanted = version or aliases.get(PREVIOUS, "")
+    history = registry.history()
+    wanted = version or (history[-1].replaced if history else "")
     if not wanted:
-        raise ConfigError("there is no previous champion to go back to; name a version, see 'kintsugi models'")
-    target, current = registry.get(wanted), aliases.get(CHAMPION, "")
+        raise ConfigError(f"no version of {model_name!r} was champion before; 'kintsugi models' lists them")
+    registry.get(wanted)
+    current = history[-1].version if history else ""
     if wanted == current:
         raise ConfigError(f"version {wanted} is champion already")
-    if "promoted_at" not in target.tags:
-        raise ConfigError(f"version {wanted} was never champion, so the gate's word on it is not enough; run it again")
     if not yes:
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
-    registry.promote(wanted, current)
+    registry.rollback(wanted, current, why)
     console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start")
 
 

@@ -176,9 +176,9 @@ def _login(parts: SplitResult) -> dict[str, str]:
 def _champion(settings: Settings) -> str:
     if not settings.tracking_uri and not (settings.state / "mlflow.db").exists():
         return "none yet; 'make run' trains one"
-    from components.tracking import CHAMPION, Registry
+    from components.tracking import Registry
 
-    version = Registry(settings, "kintsugi").aliased(CHAMPION)
+    version = Registry(settings, "kintsugi").champion()
     return f"version {version.number}, SSIM {version.scores['ssim']:.4f}" if version else "none yet"
 
 

@@ -1,10 +1,10 @@
-"""The registered versions as a table."""
+"""The registered versions, and the history of the champions, as tables."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from components.tracking import Registry
+from components.tracking import LedgerEntry, Registry
 
 
 def version_table(registry: Registry) -> Table:
@@ -26,4 +26,15 @@ def version_table(registry: Registry) -> Table:
             version.tags.get("steps", ""),
             version.tags.get("promoted_at", "")[:16].replace("T", " "),
         )  # fmt: skip
+    return table
+
+
+def history_table(history: list[LedgerEntry]) -> Table:
+    """One row per change of the champion, newest first."""
+    table = Table(title="Champions", title_justify="left")
+    for heading in ("when (UTC)", "champion", "in place of", "by", "how", "why"):
+        table.add_column(heading, overflow="fold")
+    for entry in reversed(history):
+        when = entry.at[:16].replace("T", " ")
+        table.add_row(when, entry.version, entry.replaced or "none", entry.by, entry.action, entry.why)
     return table

@@ -301,10 +301,35 @@ def test_going_back_and_forth(run: Run, settings: Settings) -> None:
     one, two = (registry.register(run.id, {"digest": d}).number for d in "ab")
     registry.promote(one, "")
     registry.promote(two, one)
-    registry.promote(one, two)
+    registry.rollback(one, two, "faces were blurred")
     assert registry.aliases() == {CHAMPION: one, PREVIOUS: two}
-    registry.promote(two, one)
+    registry.rollback(two, one)  # the rollback of the rollback
     assert registry.aliases() == {CHAMPION: two, PREVIOUS: one}
+    told = [(entry.action, entry.version, entry.replaced, entry.why) for entry in registry.history()]
+    assert told == [
+        ("promote", one, "", ""), ("promote", two, one, ""), ("rollback", one, two, "faces were blurred"),
+        ("rollback", two, one, ""),
+    ]  # fmt: skip
+    assert all(entry.by and entry.at for entry in registry.history())
+    never = registry.register(run.id, {"digest": "c"}).number
+    with pytest.raises(RegistryError, match=f"version {never} of 'mender' was never champion"):
+        registry.rollback(never, two)
+    with pytest.raises(RegistryError, match=f"compared with version {one}, but by now version {two}"):
+        registry.rollback(one, one)
+
+
+def test_a_champion_from_before_the_ledger_is_one(run: Run, settings: Settings) -> None:
+    registry = Registry(settings, "mender")
+    one, two, three = (registry.register(run.id, {"digest": d}).number for d in "abc")
+    MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, one)
+    with pytest.raises(RegistryError, match="compared with no model, but by now version 1"):
+        registry.promote(two, "")
+    registry.promote(two, one)
+    champion = registry.champion()
+    assert champion is not None and champion.number == two
+    registry.rollback(one, two)
+    with pytest.raises(RegistryError, match="compared with version 2, but by now version 1"):
+        registry.promote(three, two)
 
 
 def test_unknown_versions_and_lost_files_are_named(run: Run, settings: Settings) -> None:

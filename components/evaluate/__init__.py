@@ -26,7 +26,6 @@ from components.inpainting.scores import (
 from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step, track
 from components.report import evaluation_report
-from components.tracking import CHAMPION as CHAMPION_ALIAS
 from components.tracking import Registry, Run, open_run
 
 KIND = "evaluation"
@@ -47,7 +46,7 @@ def evaluate(
     device = choose_device().torch
     generators = {CANDIDATE: load_generator(model).to(device)}
     registry = Registry(settings, config.model_name)
-    champion = registry.aliased(CHAMPION_ALIAS)
+    champion = registry.champion()
     if champion:
         generators[CHAMPION] = load_generator(registry.download(champion)).to(device)
     methods: dict[str, Inpainter] = {BIHARMONIC: open_classical("biharmonic")}

@@ -64,7 +64,7 @@ def wrap_generator(generator: Generator) -> Inpainter:
 
 
 def open_classical(method: str) -> Inpainter:
-    """An inpainter that runs a method of ``classical.METHODS``."""
+    """An inpainter that runs a method of ``classical.METHODS``, see there."""
     from components.inpainting.classical import repair
 
     def inpaint(image: Bytes, mask: Bytes) -> Bytes:

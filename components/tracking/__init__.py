@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from components.tracking.client import TrackingError
+from components.tracking.ledger import Entry as LedgerEntry
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from components.tracking.run import Run
 from components.tracking.runs import open_run, start_run, sync
@@ -19,6 +20,7 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
+    "LedgerEntry",
     "Registry",
     "RegistryError",
     "Run",

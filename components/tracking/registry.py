@@ -1,7 +1,8 @@
 """The registry of models: versions with tags, and the aliases that point at them.
 
 A model version carries tags (``digest``, ``dataset``, ``code``, ``scores``, ``bento``, ``promoted_at``)
-and three aliases point at versions: ``challenger``, ``champion`` and ``previous``.
+and three aliases point at versions: ``challenger``, ``champion`` and ``previous``. Who is champion is decided
+in the ledger; the last two aliases follow it, and a call that dies half-way is completed by the next.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from components.config import Settings
 from components.tracking.client import GENERATOR_FOLDER, connect
+from components.tracking.ledger import Entry, Ledger, insist
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -47,6 +48,7 @@ class Registry:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._client, self.name = connect(settings), name
+        self._ledger = Ledger(self._client, name)
 
     def register(self, run_id: str, tags: Mapping[str, str]) -> Version:
         """Register the generator that a run logged, and point ``challenger`` at it.
@@ -55,7 +57,7 @@ class Registry:
         """
         found = [v for v in self.versions() if v.run_id == run_id and v.tags.get("digest") == tags["digest"]]
         version = found[0] if found else self._create(run_id, tags)
-        self._client.set_registered_model_alias(self.name, CHALLENGER, version.number)
+        insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
         return version
 
     def versions(self) -> list[Version]:
@@ -94,30 +96,72 @@ class Registry:
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
         for key, value in tags.items():
-            self._client.set_model_version_tag(self.name, number, key, value)
+            insist(self._client.set_model_version_tag, self.name, number, key, value)
 
-    def promote(self, number: str, expected_champion: str) -> Version:
-        """Move ``champion`` to a version, and ``previous`` to the one it replaces.
+    def champion(self) -> Version | None:
+        """The champion as the ledger has it, ``None`` before the first."""
+        number = self._champion(self._ledger.history())
+        return self.get(number) if number else None
+
+    def history(self) -> list[Entry]:
+        """Every change of the champion, oldest first."""
+        return self._ledger.history()
+
+    def promote(self, number: str, expected_champion: str, why: str = "") -> Version:
+        """Make a version champion, and ``previous`` the one it replaces.
 
         ``expected_champion`` is the version number the decision was made against, ``""`` for none;
-        raises ``RegistryError`` when another one is champion by now. Promoting the champion is a no-op.
+        raises ``RegistryError`` when another one is champion by now. Promoting the champion changes nothing.
         """
-        current = self.aliases().get(CHAMPION, "")
-        if current == number:
-            return self.get(number)
-        if current != expected_champion:
-            raise RegistryError(
-                f"version {number} was compared with {_named(expected_champion)}, but by now {_named(current)} "
-                "is champion; run the pipeline again to compare with that one"
-            )
-        promoted = self.get(number)
-        self.tag(number, {"promoted_at": datetime.now(UTC).isoformat(timespec="seconds"), "replaced": current})
-        if current:
-            self._client.set_registered_model_alias(self.name, PREVIOUS, current)
-        self._client.set_registered_model_alias(self.name, CHAMPION, number)
-        if self.aliases().get(CHALLENGER) == number:
-            self._client.delete_registered_model_alias(self.name, CHALLENGER)
+        promoted, current = self.get(number), self._champion(self._ledger.history())
+        if current != number:
+            self._change(promoted, Entry(action="promote", version=number, replaced=expected_champion, why=why))
+        self._settle()
         return promoted
+
+    def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
+        """Make a former champion champion again. Raises ``RegistryError`` for one that never was."""
+        former = {version for entry in self._ledger.history() for version in (entry.version, entry.replaced)}
+        if number not in former:
+            raise RegistryError(
+                f"version {number} of {self.name!r} was never champion, so there is no going back to it"
+            )
+        target = self.get(number)
+        self._change(target, Entry(action="rollback", version=number, replaced=expected_champion, why=why))
+        self._settle()
+        return target
+
+    def _champion(self, history: list[Entry]) -> str:
+        """The champion's number; before there was a ledger the alias said who that is."""
+        return history[-1].version if history else self.aliases().get(CHAMPION, "")
+
+    def _change(self, version: Version, entry: Entry) -> None:
+        """Write an entry of the ledger. Raises ``RegistryError`` where somebody else was faster."""
+        current = self._champion(self._ledger.history())
+        if current == entry.replaced and self._ledger.append(entry, self._source(version.run_id), version.run_id):
+            return
+        self._settle()
+        current = self._champion(self._ledger.history())
+        raise RegistryError(
+            f"version {entry.version} was compared with {_named(entry.replaced)}, but by now {_named(current)} "
+            "is champion; run the pipeline again to compare with that one"
+        )
+
+    def _settle(self) -> None:
+        """Bring aliases and tags in line with the ledger, also where somebody died before he had done so."""
+        settled = None
+        while (history := self._ledger.history()) and history[-1] != settled:
+            settled = history[-1]
+            self._project(settled)
+
+    def _project(self, latest: Entry) -> None:
+        told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
+        self.tag(latest.version, told)
+        wanted = {CHAMPION: latest.version} | ({PREVIOUS: latest.replaced} if latest.replaced else {})
+        for alias, number in wanted.items():
+            insist(self._client.set_registered_model_alias, self.name, alias, number)
+        if self.aliases().get(CHALLENGER) == latest.version:
+            insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
 
     def download(self, version: Version, path: str = GENERATOR_FOLDER) -> Path:
         """A local copy of an artifact of the version's run; the caller only reads it."""
@@ -133,8 +177,11 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"{self._artifacts(run_id)}/{GENERATOR_FOLDER}"
-        return _version(self._client.create_model_version(self.name, source, run_id, tags=dict(tags)))
+        source = self._source(run_id)
+        return _version(insist(self._client.create_model_version, self.name, source, run_id, tags=dict(tags)))
+
+    def _source(self, run_id: str) -> str:
+        return f"{self._artifacts(run_id)}/{GENERATOR_FOLDER}"
 
     def _artifacts(self, run_id: str) -> str:
         return str(self._client.get_run(run_id).info.artifact_uri)

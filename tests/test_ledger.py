@@ -1,0 +1,134 @@
+"""Promotions at the same moment, and ones that die half-way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+
+from components.config import RunConfig, Settings, TrainConfig
+from components.manifest import Manifest
+from components.tracking import CHAMPION, PREVIOUS, Registry, RegistryError, start_run
+
+PROCESSES = 16
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """A registered model of three versions, the first of them champion."""
+    manifest = Manifest(kind="dataset", digest="d" * 64, code_version="", facts={"source": "sample"})
+    with start_run(settings, RunConfig(), TrainConfig(), manifest) as run:
+        pass
+    registry = Registry(settings, "mender")
+    for digest in "abc":
+        registry.register(run.id, {"digest": digest})
+    registry.promote("1", "")
+    return registry
+
+
+PROMOTE = """
+import os, sys, time
+from pathlib import Path
+from components.config import Settings
+from components.tracking import Registry, RegistryError
+
+settings, processes = Settings(home=Path(sys.argv[1])), int(sys.argv[2])
+at = time.monotonic() + 2
+children = []
+for version in range(2, processes + 2):
+    if not os.fork():
+        registry = Registry(settings, "mender")
+        time.sleep(max(0, at - time.monotonic()))
+        try:
+            registry.promote(str(version), "1")
+            said = "won"
+        except RegistryError as error:
+            said = str(error)
+        os.write(1, f"{version} {said}\\n".encode())
+        os._exit(0)
+for _ in range(processes):
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.slow
+def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(registry: Registry, settings: Settings) -> None:
+    for number in range(PROCESSES - 2):
+        registry.register(registry.get("1").run_id, {"digest": str(number)})
+    command = [sys.executable, "-c", PROMOTE, str(settings.home), str(PROCESSES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert len(said) == PROCESSES, done.stdout
+    winners = [version for version, word in said.items() if word == "won"]
+    assert len(winners) == 1, said
+    conflict = f"was compared with version 1, but by now version {winners[0]} is champion; run the pipeline again"
+    assert all(conflict in word for version, word in said.items() if version not in winners), said
+    assert [(entry.version, entry.replaced) for entry in registry.history()] == [("1", ""), (winners[0], "1")]
+    assert {alias: n for alias, n in registry.aliases().items() if alias != "challenger"} == {
+        CHAMPION: winners[0],
+        PREVIOUS: "1",
+    }
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("writes", range(12))
+def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
+    writes: int, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = 0
+
+    def dying(name: str) -> None:
+        write = getattr(MlflowClient, name)
+
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal done
+            if done == writes:
+                raise Crash
+            done += 1
+            return write(*arguments, **options)
+
+        monkeypatch.setattr(MlflowClient, name, wrapped)
+
+    with monkeypatch.context():
+        for name in ("create_registered_model", "create_model_version", "set_model_version_tag",
+                     "set_registered_model_alias", "delete_registered_model_alias"):  # fmt: skip
+            dying(name)
+        try:
+            registry.promote("2", "1")
+            completed = True
+        except Crash:
+            completed = False
+    monkeypatch.undo()
+    before = [entry.version for entry in registry.history()]
+    assert before in (["1"], ["1", "2"])
+    if before == ["1", "2"]:  # it is decided, so whoever comes next completes it, and whoever is late is told
+        with pytest.raises(RegistryError, match="by now version 2 is champion"):
+            registry.promote("3", "1")
+    else:
+        assert not completed
+        registry.promote("2", "1")
+    aliases = registry.aliases()
+    assert (aliases[CHAMPION], aliases[PREVIOUS]) == ("2", "1")
+    tags = registry.get("2").tags
+    assert tags["replaced"] == "1" and tags["promoted_at"] and tags["promoted_by"]
+    registry.promote("2", "1")  # the retried step
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
+
+
+def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:
+    client = MlflowClient(settings.mlflow_uri)
+    source = client.get_model_version("mender", "1").source
+    client.create_model_version("mender.ledger", source, tags={"note": "made by hand"})
+    registry.promote("2", "1")
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
+    client.delete_model_version("mender", "1")
+    with pytest.raises(RegistryError, match="has no version 1"):
+        registry.rollback("1", "2")
+    registry.promote("3", "2")
+    assert registry.aliases()[PREVIOUS] == "2"

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFilter
+from scipy.ndimage import convolve
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from components.inpainting.images import Bytes
-from components.inpainting.metrics import PSNR_OF_PERFECT, hole_mse, mask_scores, psnr, sharpness, ssim
+from components.inpainting.metrics import (
+    PSNR_OF_PERFECT,
+    gmsd,
+    hole_l1,
+    hole_mse,
+    mask_scores,
+    psnr,
+    sharpness,
+    ssim,
+)
 
 
 @pytest.fixture
@@ -42,11 +53,41 @@ def test_hole_mse_looks_inside_the_hole_only() -> None:
     assert hole_mse(repair, truth, mask) == pytest.approx([0.04])
 
 
+def test_hole_l1_looks_inside_the_hole_only() -> None:
+    truth, mask = np.zeros((1, 4, 4, 3), np.uint8), np.zeros((1, 4, 4), np.uint8)
+    repair = np.full_like(truth, 51)
+    mask[0, 0, :2] = 1
+    repair[0, 0, 0] = 0
+    assert hole_l1(repair, truth, mask) == pytest.approx([0.1])
+
+
+def test_gmsd_is_the_papers(pairs: tuple[Bytes, Bytes]) -> None:
+    def edges(picture: Bytes) -> npt.NDArray[np.float64]:
+        grey = picture @ np.array([0.299, 0.587, 0.114])
+        halved = grey.reshape(len(grey) // 2, 2, -1, 2).mean(axis=(1, 3))
+        across = np.array([[1, 0, -1]] * 3) / 3
+        return np.hypot(*(convolve(halved, kernel, mode="constant") for kernel in (across, across.T)))
+
+    for repair, truth, score in zip(*pairs, gmsd(*pairs), strict=True):
+        a, b = edges(repair), edges(truth)
+        assert score == pytest.approx(np.std((2 * a * b + 170) / (a**2 + b**2 + 170)), abs=1e-9)
+
+
+def test_gmsd_minds_a_blur_more_than_other_light(photographs: list[Bytes]) -> None:
+    truth = photographs[0][None, :64, :64]
+    blurred = np.asarray(Image.fromarray(truth[0]).filter(ImageFilter.GaussianBlur(2)))[None]
+    lighter = np.clip(truth.astype(int) + 12, 0, 255).astype(np.uint8)
+    assert gmsd(truth, truth) == 0
+    assert gmsd(blurred, truth)[0] > 3 * gmsd(lighter, truth)[0]
+
+
 def test_perfect_pictures_and_empty_masks_poison_nothing() -> None:
     picture = np.full((1, 16, 16, 3), 77, np.uint8)
     assert psnr(picture, picture).tolist() == [PSNR_OF_PERFECT]
     assert ssim(picture, picture) == pytest.approx([1.0])
     assert hole_mse(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]
+    assert hole_l1(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]
+    assert gmsd(picture, picture).tolist() == [0.0]
 
 
 def test_sharpness_is_one_for_the_truth_below_for_a_blur_and_above_for_noise(photographs: list[Bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
@@ -25,6 +27,17 @@ class Score(_Frozen):
     ssim: float  # composited picture, scikit-image's definition, [-1, 1]
     psnr: float  # composited picture, dB
     hole_mse: float  # inside the hole, pixels in [0, 1]
+    hole_l1: float = math.nan  # inside the hole, pixels in [0, 1]
+    sharpness: float = math.nan  # detail of the repair beside the truth's; 1: as sharp
+    gmsd: float = math.nan  # perceptual proxy of the composited picture, 0 is perfect
+
+
+class Interval(_Frozen):
+    """A mean over test pictures and the bounds between which it lies with 95 % confidence."""
+
+    mean: float
+    low: float
+    high: float
 
 
 class MethodScores(_Frozen):

@@ -9,7 +9,7 @@ import torch
 
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes, composite, encode_png, grid, to_bytes, to_planes
-from components.inpainting.metrics import mask_scores, score_each, sharpness
+from components.inpainting.metrics import mask_scores, score_each
 from components.inpainting.networks import Generator
 from components.inpainting.networks.blind_unet import BlindUNet
 from components.manifest import write_file
@@ -47,7 +47,6 @@ class Samples:
             else:
                 repairs[family], each = self._repair(generator, truths, masks), {}
             each |= score_each(repairs[family], truths, masks)
-            each |= {"sharpness": sharpness(repairs[family], truths, masks)}
             scores |= {f"val/{name}/{family}": float(values.mean()) for name, values in each.items()}
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)

@@ -26,7 +26,7 @@ from components.inpainting.dataset import PreparedDataset
 from components.inpainting.images import Bytes, to_planes
 from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
 from components.inpainting.masks import FAMILIES, MaskMixture, coverage
-from components.inpainting.metrics import mask_scores, score_each, sharpness
+from components.inpainting.metrics import mask_scores, score_each
 from components.inpainting.networks import load_generator
 from components.inpainting.networks.blind_unet import BlindUNet
 
@@ -139,7 +139,7 @@ def _damage(case: Case, truths: Bytes, row: int) -> Bytes:
 def _score(method: Method, damaged: Bytes, truths: Bytes, masks: Bytes) -> dict[str, float]:
     """Mean scores over pictures."""
     repairs = np.stack([method.repair(picture, mask) for picture, mask in zip(damaged, masks, strict=True)])
-    each = score_each(repairs, truths, masks) | {"sharpness": sharpness(repairs, truths, masks)}
+    each = score_each(repairs, truths, masks)
     if method.find:
         each |= mask_scores(method.find(damaged), masks)
     return {metric: float(values.mean()) for metric, values in each.items()}

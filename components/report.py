@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.inpainting.scores import LABELS, Decision, Evaluation
+
+_BESIDE: list[tuple[str, str, Callable[[Iterable[float]], float]]] = [
+    ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("hole_mse", "%.5f", min), ("hole_l1", "%.4f", min),
+    ("gmsd", "%.4f", min), ("sharpness", "%.2f", lambda values: min(values, key=lambda value: abs(value - 1))),
+]  # fmt: skip
 
 
 def render(template: str, **content: Any) -> str:
@@ -37,6 +43,8 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         decision=decision,
         labels=[LABELS[name] for name in evaluation.in_tables],
         tables=[(caption, _rows(evaluation, metric, layout, best)) for caption, metric, layout, best in tables],
+        beside=[_beside_row(evaluation, name) for name in LABELS if name in evaluation.beside],
+        names=LABELS,
         gallery=data_image((folder / "repairs.png").read_bytes()),
     )
 
@@ -50,6 +58,21 @@ def _rows(
         values = [getattr(evaluation.score(name, family), metric) for name in evaluation.in_tables]
         rows.append((family, [(layout % value, value == best(values)) for value in values]))
     return rows
+
+
+def _beside_row(evaluation: Evaluation, method: str) -> tuple[str, list[tuple[str, bool]]]:
+    """One method of the table of all methods: its name, and each score as text and whether it is the best."""
+    others = [other.score for other in evaluation.beside.values()]
+    found = evaluation.beside[method]
+    cells = [
+        (
+            layout % getattr(found.score, metric),
+            getattr(found.score, metric) == best(getattr(o, metric) for o in others),
+        )
+        for metric, layout, best in _BESIDE
+    ]
+    seconds = "" if math.isnan(found.seconds) else f"{1000 * found.seconds:.0f}"
+    return LABELS[method], [*cells, (seconds, False)]
 
 
 @cache

@@ -57,7 +57,8 @@ def training_pipeline(
     dataset, card = prepared.outputs["dataset"], prepared.outputs["card"]
 
     trained = steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card)
-    model = trained.outputs["model"]
+    trained.set_retry(num_retries=3, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m")
+    model = trained.outputs["model"]  # a retry goes on from the newest checkpoint
 
     evaluated = steps.evaluate(config=planned["serve"], dataset=dataset, model=model)
     evaluation = evaluated.outputs["evaluation"]

@@ -189,3 +189,24 @@ def test_when_a_process_dies_all_start_again_from_the_newest_checkpoint(small: P
     output = finish(process)
     assert "going on from the checkpoint of step" in output
     assert (tmp_path / "output" / "model" / "manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [False, True])  # Kubernetes signals the first process alone, a terminal all
+def test_two_processes_asked_to_stop_write_a_checkpoint_and_go_on_later(
+    everyone: bool, small: Path, tmp_path: Path
+) -> None:
+    import psutil
+
+    process = start(small, tmp_path, train_num_processes=2, train_steps=60)
+    wait_for(tmp_path, "training/*/step-00000003-*")
+    asked_at = time.monotonic()
+    (attempt,) = psutil.Process(process.pid).children()
+    os.killpg(process.pid, signal.SIGTERM) if everyone else attempt.send_signal(signal.SIGTERM)
+    output = finish(process, 128 + signal.SIGTERM)
+    assert time.monotonic() - asked_at < 10
+    assert "the same run goes on from there" in output
+    stopped = max(int(path.name[5:13]) for path in tmp_path.glob("training/*/step-*"))
+    output = finish(start(small, tmp_path, train_num_processes=2, train_steps=60))
+    assert f"going on from the checkpoint of step {stopped}" in output
+    assert (tmp_path / "output" / "model" / "manifest.json").exists()

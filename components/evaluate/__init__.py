@@ -1,4 +1,4 @@
-"""The evaluate step: the candidate, the champion, a classical method and doing nothing, on the same holes."""
+"""The evaluate step: the candidate, the champion, classical methods and doing nothing, on the same holes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import numpy as np
 from PIL import Image
 
 from components.config import ServeConfig, Settings
-from components.evaluate.scoring import Each, Repairs, mean, overall, per_image_table, score_methods
+from components.evaluate.intervals import Bootstrap
+from components.evaluate.repairing import Contest, num_beside
+from components.evaluate.scoring import (
+    Each,
+    beside,
+    differences,
+    method_scores,
+    per_image_table,
+    score_methods,
+    slices,
+)
 from components.hardware import choose_device
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes, grid
-from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
-from components.inpainting.networks import Generator, load_generator
-from components.inpainting.scores import (
-    BIHARMONIC,
-    CANDIDATE,
-    CHAMPION,
-    DAMAGED,
-    LABELS,
-    Evaluation,
-    MethodScores,
-)
+from components.inpainting.networks import load_generator
+from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, DAMAGED, LABELS, SHOWN, Evaluation
 from components.manifest import complete_folder, read_manifest, write_file
-from components.progress import say, step, track
+from components.progress import say, step
 from components.report import evaluation_report
 from components.tracking import Registry, Run, open_run
 
@@ -49,16 +50,12 @@ def evaluate(
     champion = registry.champion()
     if champion:
         generators[CHAMPION] = load_generator(registry.download(champion)).to(device)
-    methods: dict[str, Inpainter] = {BIHARMONIC: open_classical("biharmonic")}
-    methods |= {name: _judged(generator) for name, generator in generators.items()}
-    test = data.split("test")
-    repairs = {family: _repair_all(test, family, methods) for family in data.families}
-    each = {
-        family: score_methods(repaired, np.asarray(test.images), test.masks(family))
-        for family, repaired in repairs.items()
-    }
+    test, contest = data.split("test"), Contest(generators)
+    each, gallery = _hold(contest, test, data.families)
+    bootstrap = Bootstrap([row["photo"] for row in test.index])
+    count = num_beside(test.damaged(data.families[0]))
     result = Evaluation(
-        methods=_means(each),
+        methods=method_scores(each, bootstrap),
         num_images=len(test.images),
         families=list(data.families),
         model_digest=manifest.digest,
@@ -67,8 +64,18 @@ def evaluate(
         model=manifest.facts["model"],
         steps=manifest.facts["steps"],
         champion=champion.number if champion else "",
+        beside=beside(each, contest.seconds, count),
+        num_beside=count,
+        differences=differences(
+            each, bootstrap, [name for name in (BIHARMONIC, CHAMPION) if name in each[data.families[0]]]
+        ),
+        slices=list(slices(test, each)),
     )
-    _write(evaluation, data, repairs, each, result)
+    with complete_folder(evaluation, KIND) as draft:
+        draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
+        (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
+        per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
+        Image.fromarray(_sheet(gallery, data.image_size)).save(draft.path / "repairs.png")
     write_file(report, evaluation_report(evaluation, result))
     _log(run, result, evaluation)
     best = result.methods[CANDIDATE].overall
@@ -77,52 +84,29 @@ def evaluate(
     return best.model_dump()
 
 
-def _judged(generator: Generator) -> Inpainter:
-    """A generator as it is judged: a blind one is not shown where the damage is, and nothing is pasted for it."""
-    repair = wrap_generator(generator)
-    return (lambda image, mask: repair(image, np.zeros_like(mask))) if generator.blind else repair
+Gallery = list[dict[str, Bytes]]
+"""Rows of pictures by method, uint8 ``H,W,3``, the truth under ``_TRUTH``."""
+_TRUTH = "truth"
 
 
-def _repair_all(test: Split, family: str, methods: dict[str, Inpainter]) -> Repairs:
-    """Every method's repairs of every test picture under one family's holes, ``N,H,W,3`` each."""
-    images, masks, damaged = np.asarray(test.images), np.asarray(test.masks(family)), np.asarray(test.damaged(family))
-    repairs: Repairs = {DAMAGED: damaged} | {name: np.empty_like(images) for name in methods}
-    for i in track(range(len(images)), f"evaluate {family}", len(images)):
-        for name, inpaint in methods.items():
-            repairs[name][i] = inpaint(damaged[i], masks[i])
-    return repairs
-
-
-def _means(each: dict[str, Each]) -> dict[str, MethodScores]:
-    scores = {}
-    for name in (name for name in LABELS if name in next(iter(each.values()))):
-        families = {family: mean(methods[name]) for family, methods in each.items()}
-        scores[name] = MethodScores(families=families, overall=overall(list(families.values())))
-    return scores
-
-
-def _write(
-    target: Path, data: PreparedDataset, repairs: dict[str, Repairs], each: dict[str, Each], result: Evaluation
-) -> None:
-    with complete_folder(target, KIND) as draft:
-        draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
-        (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
-        per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
-        Image.fromarray(_gallery(data, repairs, each)).save(draft.path / "repairs.png")
-
-
-def _gallery(data: PreparedDataset, repairs: dict[str, Repairs], each: dict[str, Each]) -> Bytes:
-    """Of each family the best, the median and the worst repair by SSIM, side by side with the other methods."""
-    truths = data.split("test").images
-    methods = [name for name in LABELS if name in next(iter(repairs.values()))]
-    rows = []
-    for family in data.families:
+def _hold(contest: Contest, test: Split, families: tuple[str, ...]) -> tuple[dict[str, Each], Gallery]:
+    """Let all methods repair all pictures, a family at a time: scores per family, and pictures worth a look."""
+    each: dict[str, Each] = {}
+    gallery: Gallery = []
+    truths = np.asarray(test.images)
+    for family in families:
+        repairs = contest.repair(test, family)
+        each[family] = score_methods(repairs, truths, np.asarray(test.masks(family)))
         order = np.argsort(-each[family][CANDIDATE]["ssim"])
         for i in (order[0], order[len(order) // 2], order[-1]):
-            rows.append([*(repairs[family][name][i] for name in methods), truths[i]])
-    return grid(
-        rows, ["damaged", *(LABELS[name] for name in methods[1:]), "truth"], scale=max(1, 128 // data.image_size)
-    )
+            gallery.append({name: repairs[name][i] for name in SHOWN if name in repairs} | {_TRUTH: truths[i]})
+    return each, gallery
+
+
+def _sheet(gallery: Gallery, size: int) -> Bytes:
+    """Of each family the best, the median and the worst repair by SSIM, side by side with the other methods."""
+    captions = [LABELS.get(name, name) if name != DAMAGED else "damaged" for name in gallery[0]]
+    return grid([list(row.values()) for row in gallery], captions, scale=max(1, 128 // size))
 
 
 def _log(run: Run, result: Evaluation, folder: Path) -> None:

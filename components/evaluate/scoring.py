@@ -1,41 +1,102 @@
-"""Scores of one method, and the table with one row per picture, family and method."""
+"""Scores of every method: means with intervals, slices, and the table with one row per picture, family and method."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.inpainting.dataset import PreparedDataset
+from components.evaluate.intervals import Bootstrap
+from components.evaluate.repairing import Repairs
+from components.inpainting.classical import SLOW
+from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.images import Bytes
-from components.inpainting.masks import coverage
+from components.inpainting.masks import BINS, coverage
 from components.inpainting.metrics import Scores, score_each
-from components.inpainting.scores import Score
+from components.inpainting.scores import (
+    CANDIDATE,
+    DAMAGED,
+    LABELS,
+    OVERALL,
+    SHOWN,
+    Beside,
+    Interval,
+    MethodScores,
+    Score,
+    Slice,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Repairs = dict[str, Bytes]
-"""Method name to its repairs, uint8 ``N,H,W,3``."""
-
-
 Each = dict[str, dict[str, Scores]]
 """Method name to metric name to one score per picture."""
 
+_WITH_INTERVALS = ("ssim", "psnr", "hole_mse")
+
 
 def score_methods(repairs: Repairs, truths: Bytes, masks: Bytes) -> Each:
-    """Every method's scores of every picture under one family's holes."""
-    return {method: score_each(repaired, truths, masks) for method, repaired in repairs.items()}
+    """Every method's scores of every picture that it repaired under one family's holes."""
+    return {
+        name: score_each(repaired, truths[: len(repaired)], masks[: len(repaired)])
+        for name, repaired in repairs.items()
+    }
 
 
-def mean(scores: dict[str, Scores]) -> Score:
-    """Mean scores of one method under one family's holes."""
-    return Score(**{name: float(values.mean()) for name, values in scores.items()})
+def method_scores(each: dict[str, Each], bootstrap: Bootstrap) -> dict[str, MethodScores]:
+    """The means of every method that repaired all pictures, with intervals; ``each`` is by family."""
+    scores = {}
+    for name in (name for name in LABELS if name in next(iter(each.values())) and name not in SLOW):
+        families = {family: _mean(methods[name]) for family, methods in each.items()}
+        per_image = {family: methods[name] for family, methods in each.items()} | {OVERALL: _over_families(each, name)}
+        intervals = {
+            family: {metric: bootstrap.interval(values[metric]) for metric in _WITH_INTERVALS}
+            for family, values in per_image.items()
+        }
+        scores[name] = MethodScores(families=families, overall=_overall(list(families.values())), intervals=intervals)
+    return scores
 
 
-def overall(families: list[Score]) -> Score:
-    """The mean over families, which have a picture each of every kind."""
-    return Score(**{name: float(np.mean([getattr(s, name) for s in families])) for name in Score.model_fields})
+def beside(each: dict[str, Each], seconds: dict[str, list[float]], count: int) -> dict[str, Beside]:
+    """All methods on the first ``count`` pictures of every family, which is those that all of them repaired."""
+    found = {}
+    for name in (name for name in LABELS if name in next(iter(each.values()))):
+        means = [
+            _mean({metric: values[:count] for metric, values in methods[name].items()}) for methods in each.values()
+        ]
+        took = float(np.mean(seconds[name])) if name != DAMAGED else float("nan")
+        found[name] = Beside(score=_overall(means), seconds=took)
+    return found
+
+
+def differences(each: dict[str, Each], bootstrap: Bootstrap, others: list[str]) -> dict[str, dict[str, Interval]]:
+    """How much more this model scores than each of the others, picture by picture, over all families."""
+    ours = _over_families(each, CANDIDATE)
+    theirs = {name: _over_families(each, name) for name in others}
+    return {
+        name: {metric: bootstrap.interval(ours[metric] - scores[metric]) for metric in _WITH_INTERVALS}
+        for name, scores in theirs.items()
+    }
+
+
+def slices(test: Split, each: dict[str, Each]) -> Iterator[Slice]:
+    """The shown methods on every mask family, coverage bin and class of which there are pictures."""
+    classes = np.array([row.get("class_name") or "" for row in test.index])
+    for family, methods in each.items():
+        bins = np.minimum((coverage(test.masks(family)) * 10).astype(int), len(BINS))
+        for number in np.unique(bins):
+            for class_name in np.unique(classes):
+                rows = (bins == number) & (classes == class_name)
+                if rows.any():
+                    yield Slice(
+                        family=family, coverage=_bin_name(number), class_name=str(class_name),
+                        num_images=int(rows.sum()),
+                        methods={
+                            name: _mean({metric: values[rows] for metric, values in methods[name].items()})
+                            for name in SHOWN if name in methods
+                        },
+                    )  # fmt: skip
 
 
 def per_image_table(data: PreparedDataset, each: dict[str, Each]) -> pd.DataFrame:
@@ -47,7 +108,28 @@ def per_image_table(data: PreparedDataset, each: dict[str, Each]) -> pd.DataFram
     for family, methods in each.items():
         shares = coverage(test.masks(family))
         for method, scores in methods.items():
-            frame = pd.DataFrame(test.index)
-            frame.insert(0, "picture", range(len(frame)))
-            frames.append(frame.assign(family=family, method=method, coverage=shares, **scores))
+            count = len(scores["ssim"])
+            frame = pd.DataFrame(test.index[:count])
+            frame.insert(0, "picture", range(count))
+            frames.append(frame.assign(family=family, method=method, coverage=shares[:count], **scores))
     return pd.concat(frames, ignore_index=True)
+
+
+def _bin_name(number: int) -> str:
+    return f"{10 * number}-{10 * number + 10} %" if number < len(BINS) else f"over {10 * len(BINS)} %"
+
+
+def _mean(scores: dict[str, Scores]) -> Score:
+    return Score(**{name: float(values.mean()) for name, values in scores.items()})
+
+
+def _overall(families: list[Score]) -> Score:
+    """The mean over families, which have a picture each of every kind."""
+    return Score(**{name: float(np.mean([getattr(s, name) for s in families])) for name in Score.model_fields})
+
+
+def _over_families(each: dict[str, Each], method: str) -> dict[str, Scores]:
+    """Per picture the mean over its holes of all families."""
+    return {
+        metric: np.mean([methods[method][metric] for methods in each.values()], axis=0) for metric in _WITH_INTERVALS
+    }

@@ -7,14 +7,24 @@ import math
 from pydantic import BaseModel, ConfigDict
 
 DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
+OVERALL = "overall"
 
 LABELS = {
     DAMAGED: "doing nothing",
+    "mean": "mean colour",
+    "telea": "Telea",
+    "navier_stokes": "Navier-Stokes",
+    "harmonic": "harmonic",
     BIHARMONIC: "biharmonic",
+    "texture_synthesis": "texture synthesis (Efros-Leung)",
+    "exemplar": "exemplar (Criminisi)",
     CHAMPION: "champion",
     CANDIDATE: "this model",
 }
-"""What people call the methods. Galleries show them in this order, tables in the reverse."""
+"""What people call the methods, in the order of their tables."""
+
+SHOWN = (DAMAGED, BIHARMONIC, CHAMPION, CANDIDATE)
+"""The methods of which every family and slice is shown. Galleries show them in this order, tables in the reverse."""
 
 
 class _Frozen(BaseModel):
@@ -41,10 +51,31 @@ class Interval(_Frozen):
 
 
 class MethodScores(_Frozen):
-    """One method's scores: per mask family, and over all pictures and families."""
+    """One method's scores: per mask family, and over all pictures and families.
+
+    ``intervals`` holds 95 % intervals of ``ssim``, ``psnr`` and ``hole_mse`` by family or ``"overall"``.
+    """
 
     families: dict[str, Score]
     overall: Score
+    intervals: dict[str, dict[str, Interval]] = {}
+
+
+class Beside(_Frozen):
+    """One method in the table of all methods: its scores on the pictures that all repaired, and its time."""
+
+    score: Score
+    seconds: float  # per picture, on the machine that evaluated; NaN for doing nothing
+
+
+class Slice(_Frozen):
+    """Scores of the shown methods on some of the pictures: one mask family, coverage bin and class."""
+
+    family: str
+    coverage: str  # "10-20 %" of the picture
+    class_name: str  # "" where pictures have no classes
+    num_images: int
+    methods: dict[str, Score]
 
 
 class Evaluation(_Frozen):
@@ -59,16 +90,26 @@ class Evaluation(_Frozen):
     model: str
     steps: int
     champion: str = ""  # version number of the champion that was scored again; "" for none
+    beside: dict[str, Beside] = {}  # all methods on the same ``num_beside`` pictures per family
+    num_beside: int = 0
+    differences: dict[str, dict[str, Interval]] = {}  # this model less another, paired: by method, then metric
+    slices: list[Slice] = []
 
     @property
     def in_tables(self) -> list[str]:
         """The methods in the order of tables: the model first, where a narrow page shows it."""
-        return [name for name in reversed(LABELS) if name in self.methods]
+        return [name for name in reversed(SHOWN) if name in self.methods]
+
+    @property
+    def best_classical(self) -> str:
+        """The classical method with the best SSIM over all pictures; ``""`` where none was scored."""
+        classical = [name for name in self.methods if name not in (DAMAGED, CANDIDATE, CHAMPION)]
+        return max(classical, key=lambda name: self.methods[name].overall.ssim, default="")
 
     def score(self, method: str, family: str) -> Score:
         """A method's score under one family's holes, or ``"overall"``."""
         scores = self.methods[method]
-        return scores.overall if family == "overall" else scores.families[family]
+        return scores.overall if family == OVERALL else scores.families[family]
 
 
 class Rule(_Frozen):

@@ -107,10 +107,12 @@ def test_a_finished_place_is_found_by_a_retry_and_emptied_for_another_run(tmp_pa
     with workplace(tmp_path, "key", MODEL) as place:
         Checkpoints(place).save(state(1))
         (place / "samples").mkdir()
+        (place / ".step-00000002-0123.safetensors.killed").write_text("half of it")
         Checkpoints(place).finish(MODEL)
     with workplace(tmp_path, "key", MODEL) as retried:
         assert retried == place
         assert Checkpoints(retried).newest() is not None
+        assert not list(retried.glob(".step-*"))
     with workplace(tmp_path, "key", Path("another/model")) as fresh:
         assert [path.name for path in fresh.iterdir()] == ["lock"]
 

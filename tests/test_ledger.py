@@ -123,7 +123,7 @@ def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
 
 def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:
     client = MlflowClient(settings.mlflow_uri)
-    source = client.get_model_version("mender", "1").source
+    source = str(client.get_model_version("mender", "1").source)
     client.create_model_version("mender.ledger", source, tags={"note": "made by hand"})
     registry.promote("2", "1")
     assert [entry.version for entry in registry.history()] == ["1", "2"]

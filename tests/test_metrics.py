@@ -66,7 +66,8 @@ def test_gmsd_is_the_papers(pairs: tuple[Bytes, Bytes]) -> None:
         grey = picture @ np.array([0.299, 0.587, 0.114])
         halved = grey.reshape(len(grey) // 2, 2, -1, 2).mean(axis=(1, 3))
         across = np.array([[1, 0, -1]] * 3) / 3
-        return np.hypot(*(convolve(halved, kernel, mode="constant") for kernel in (across, across.T)))
+        found: npt.NDArray[np.float64] = np.hypot(*(convolve(halved, k, mode="constant") for k in (across, across.T)))
+        return found
 
     for repair, truth, score in zip(*pairs, gmsd(*pairs), strict=True):
         a, b = edges(repair), edges(truth)

@@ -70,6 +70,8 @@ def workplace(trainings: Path, key: str, model: Path) -> Iterator[Path]:
         with lock:
             if _result_of(folder) not in ("", str(model)):
                 _empty(folder)
+            for partial in folder.glob(".step-*"):  # of whoever was killed while saving
+                partial.unlink()
             yield folder
         return
 

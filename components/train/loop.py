@@ -92,9 +92,11 @@ class AdversarialLoop:
         rate = self.config.learning_rate * self.recipe.discriminator_rate
         self._d_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas=(0.5, 0.999), fused=True)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.compute.precision == "fp16")
+        self.reconstruction = self.recipe.reconstruction
         if self.compute.compile != "off":
             for network in (self.generator.core, self.discriminator):
                 network.compile(mode=self.compute.compile, dynamic=False)
+            self.reconstruction = torch.compile(self.reconstruction, dynamic=False)
         self._repair = self.world.share(self.generator.core)
         self._judge = self.world.share(self.discriminator)
         self.vitals = self._fresh_vitals()
@@ -185,15 +187,23 @@ class AdversarialLoop:
             loss = loss + self.recipe.mask_weight * mask_loss(logits, batch.mask)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self.generator.parameters(), self.recipe.clip)
+        norm = self._clip()
         self._scaler.step(self._optimizer)
         if self._scaler.is_enabled():
             norm = torch.where(norm.isinf(), 0, norm)  # the scaler skips such a step and scales less
         return loss.detach(), norm.detach()
 
+    def _clip(self) -> Tensor:
+        """The norm of G's gradient, which is made no longer than the recipe allows."""
+        parameters = list(self.generator.parameters())
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
+        if math.isfinite(self.recipe.clip):  # else it would cost a pass over all gradients to change none
+            nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip, norm)
+        return norm
+
     def _generator_loss(self, batch: Batch, repair: Tensor) -> Tensor:
         adversarial, matching = self.config.adversarial_weight, self.config.feature_matching_weight
-        loss = (1 - adversarial) * self.recipe.reconstruction(repair, batch.truth, batch.mask, batch.start)
+        loss = (1 - adversarial) * self.reconstruction(repair, batch.truth, batch.mask, batch.start)
         if not adversarial and not matching:
             return loss
         self.discriminator.requires_grad_(False)

@@ -181,7 +181,7 @@ def _passes(loop: AdversarialLoop, batches: Batches, number: int) -> None:
         real = loop.discriminator(batch.truth[0::2], batch.mask[0::2]).logits
         fake = loop.discriminator(repair.detach()[1::2], batch.mask[1::2]).logits
     loop.recipe.discriminator_loss(real, fake).backward()
-    loss = loop.recipe.reconstruction(repair, batch.truth, batch.mask, batch.start)
+    loss = loop.reconstruction(repair, batch.truth, batch.mask, batch.start)
     loop.discriminator.requires_grad_(False)
     with loop.compute.autocast():
         loss = loss + loop.config.adversarial_weight * loop.recipe.generator_loss(

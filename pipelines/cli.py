@@ -201,7 +201,7 @@ def rollback(
     history = registry.history()
     wanted = version or (history[-1].replaced if history else "")
     if not wanted:
-        raise ConfigError(f"no version of {model_name!r} was champion before; 'kintsugi models' lists them")
+        raise ConfigError(f"there is no previous champion of {model_name!r} to go back to; see 'kintsugi models'")
     registry.get(wanted)
     current = history[-1].version if history else ""
     if wanted == current:

@@ -145,8 +145,9 @@ class Delivery:
     def _start(self, client: MlflowClient, entry: Entry) -> None:
         client.set_tag(self.run_id, UID, self.identity.uid)
         client.set_tag(self.run_id, COMPLETE, "false")
-        if not self.identity.injected:
-            client.update_run(self.run_id, status="RUNNING")
+        if self.identity.injected or client.get_run(self.run_id).info.status == "RUNNING":
+            return  # a server that is slow may do what it was asked for when the run has long ended
+        client.update_run(self.run_id, status="RUNNING")
 
     def _end(self, client: MlflowClient, entry: Entry) -> None:
         client.set_tag(self.run_id, COMPLETE, "true")

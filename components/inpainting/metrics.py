@@ -32,17 +32,18 @@ def hole_mse(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
 
     ``repairs`` and ``truths`` are uint8 ``N,H,W,C``, ``masks`` ``N,H,W``. An empty mask scores 0.
     """
-    squared = ((repairs.astype(np.float64) - truths) / 255) ** 2
-    holes = np.maximum(masks.sum(axis=(1, 2)), 1) * truths.shape[-1]
-    scores: Scores = (squared * masks[..., None]).sum(axis=(1, 2, 3)) / holes
-    return scores
+    return _mean_in_holes(((repairs.astype(np.float64) - truths) / 255) ** 2, masks)
 
 
 def hole_l1(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
     """Mean absolute error over hole pixels and channels, per picture, in [0, 1]; as ``hole_mse``."""
-    absolute = np.abs(repairs.astype(np.float64) - truths) / 255
-    holes = np.maximum(masks.sum(axis=(1, 2)), 1) * truths.shape[-1]
-    scores: Scores = (absolute * masks[..., None]).sum(axis=(1, 2, 3)) / holes
+    return _mean_in_holes(np.abs(repairs.astype(np.float64) - truths) / 255, masks)
+
+
+def _mean_in_holes(errors: Scores, masks: Bytes) -> Scores:
+    """The mean of ``N,H,W,C`` over each picture's hole, as ``N``; 0 where there is none."""
+    holes = np.maximum(masks.sum(axis=(1, 2)), 1) * errors.shape[-1]
+    scores: Scores = (errors * masks[..., None]).sum(axis=(1, 2, 3)) / holes
     return scores
 
 

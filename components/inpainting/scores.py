@@ -100,12 +100,6 @@ class Evaluation(_Frozen):
         """The methods in the order of tables: the model first, where a narrow page shows it."""
         return [name for name in reversed(SHOWN) if name in self.methods]
 
-    @property
-    def best_classical(self) -> str:
-        """The classical method with the best SSIM over all pictures; ``""`` where none was scored."""
-        classical = [name for name in self.methods if name not in (DAMAGED, CANDIDATE, CHAMPION)]
-        return max(classical, key=lambda name: self.methods[name].overall.ssim, default="")
-
     def score(self, method: str, family: str) -> Score:
         """A method's score under one family's holes, or ``"overall"``."""
         scores = self.methods[method]

@@ -74,17 +74,19 @@ class Ledger:
 
     def append(self, entry: Entry, source: str, run_id: str) -> bool:
         """Write an entry; whether it counts. ``source`` and ``run_id`` are those of the version it promotes."""
-        insist(self._create_ledger)
+        insist(make_registered_model, self._client, self._name, "Who was champion, see its versions' tags")
         tags = {name: str(value) for name, value in entry.model_dump().items()}
         insist(self._client.create_model_version, self._name, source, run_id or None, tags)
         return any(found.id == entry.id for found in self.history())
 
-    def _create_ledger(self) -> None:
-        try:
-            self._client.create_registered_model(self._name, description="Who was champion, see its versions' tags")
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+
+def make_registered_model(client: MlflowClient, name: str, description: str | None = None) -> None:
+    """Make a registered model, unless there is one of this name."""
+    try:
+        client.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def insist(write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from components.config import Settings
 from components.tracking.client import GENERATOR_FOLDER, connect
-from components.tracking.ledger import Entry, Ledger, insist
+from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -172,11 +172,7 @@ class Registry:
             raise RegistryError(f"version {version.number} of {self.name!r} has lost its {path}: {error}") from None
 
     def _create(self, run_id: str, tags: Mapping[str, str]) -> Version:
-        try:
-            self._client.create_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        make_registered_model(self._client, self.name)
         source = self._source(run_id)
         return _version(insist(self._client.create_model_version, self.name, source, run_id, tags=dict(tags)))
 

@@ -83,9 +83,8 @@ class AdversarialLoop:
         self.generator = build_generator(self.config.model).to(device)
         self.discriminator = build_discriminator(self.config.model, self.image_size).to(device)
         self._average: Generator = copy.deepcopy(self.generator)
-        if self.compute.channels_last:
-            for network in (self.generator, self.discriminator):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=self.compute.memory_format)  # type: ignore[call-overload]
         self._optimizer = torch.optim.Adam(
             self.generator.parameters(), self.config.learning_rate, betas=self.recipe.betas, fused=True
         )

@@ -245,6 +245,14 @@ def test_a_cpu_compiles_where_that_pays(
     assert compute.channels_last == (expected == "default")
 
 
+def test_a_cpu_never_compiles_of_itself_what_would_be_no_faster(cpu: Pretend) -> None:
+    cpu(1.8)
+    compute = choose_compute(choose_device(), "auto", "auto", 10**9, repaid_after=float("inf"))
+    assert compute.compile == "off"
+    assert "no faster" in compute.reason
+    assert choose_compute(choose_device(), "auto", "on", 1, repaid_after=float("inf")).compile == "default"
+
+
 def test_what_a_cpu_refuses(cpu: Pretend) -> None:
     cpu(0, "there is no compiler 'g++'; install g++")
     device = choose_device()

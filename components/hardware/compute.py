@@ -11,6 +11,7 @@ import torch
 from components.hardware.bf16 import bf16_speedup, cpu_has_bf16
 from components.hardware.device import Device
 from components.hardware.rules import (
+    SMALL_NETWORKS_REPAY,
     CompileMode,
     HardwareError,
     Precision,
@@ -79,16 +80,18 @@ def choose_compute(
     precision: Literal["auto", "fp32", "bf16", "fp16"],
     compile_mode: Literal["auto", "off", "on"],
     num_steps: int,
+    repaid_after: float = SMALL_NETWORKS_REPAY,
 ) -> Compute:
     """How to train ``num_steps`` steps on a device; ``precision`` and ``compile_mode`` as the parameters ask.
 
+    ``repaid_after`` steps earn back what compiling takes a CPU; infinity where it makes the networks no faster.
     On a CPU with bf16 instructions, ``auto`` measures for half a second, so two machines, or two ranks,
     may choose differently: one rank chooses, the others ``restore_compute`` its settings, and so does a
     training that resumes. Raises ``HardwareError`` with the fix for what is asked and cannot be had.
     """
     capability = device.capability
     chosen, why = pick_precision(precision, capability, capability is None and cpu_has_bf16(), bf16_speedup)
-    mode, why_mode = pick_compile(compile_mode, capability, num_steps, _toolchain(device))
+    mode, why_mode = pick_compile(compile_mode, capability, num_steps, repaid_after, _toolchain(device))
     layout = pick_channels_last(capability, chosen, mode)
     return Compute(device, chosen, mode, layout, f"{chosen}: {why}; compile {mode}: {why_mode}")
 

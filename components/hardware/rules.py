@@ -7,6 +7,7 @@ CUDA version); NVIDIA's "Unix graphics feature deprecation schedule" (R580 ends 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -30,7 +31,7 @@ _BLACKWELL: Capability = (10, 0)
 _LAST_DRIVER = 580  # branch, for cards older than Turing
 _FIRST_DRIVER = {"11": 450, "12": 525, "13": 580}  # branch, by CUDA's major version
 _CUDNN_LIMIT = 91100
-_MIN_STEPS_TO_COMPILE = 3000
+SMALL_NETWORKS_REPAY = 3000  # steps, measured: half a minute of compiling, some 15 ms a step saved
 _MIN_SPEEDUP = 1.1  # less than this is within what machines vary, and fp32 is the safer one
 
 
@@ -170,7 +171,11 @@ def compile_problem(mode: CompileMode, capability: Capability | None, toolchain:
 
 
 def pick_compile(
-    asked: Literal["auto", "off", "on"], capability: Capability | None, num_steps: int, toolchain: Callable[[], str]
+    asked: Literal["auto", "off", "on"],
+    capability: Capability | None,
+    num_steps: int,
+    repaid_after: float,
+    toolchain: Callable[[], str],
 ) -> tuple[CompileMode, str]:
     """The compile mode to train with, and why; ``reduce-overhead`` means CUDA graphs.
 
@@ -178,9 +183,9 @@ def pick_compile(
     """
     if asked == "off":
         return "off", "as asked"
-    # Compiling takes a CPU about half a minute; a small network earns that back in some thousands of steps.
-    if asked == "auto" and capability is None and num_steps < _MIN_STEPS_TO_COMPILE:
-        return "off", f"{num_steps} steps do not repay half a minute of compiling, {_MIN_STEPS_TO_COMPILE} do"
+    if asked == "auto" and capability is None and num_steps < repaid_after:
+        enough = f"{repaid_after:.0f} do" if math.isfinite(repaid_after) else "it makes these networks no faster"
+        return "off", f"{num_steps} steps do not repay half a minute of compiling, {enough}"
     mode: CompileMode = "default" if capability is None else "reduce-overhead"
     problem = compile_problem(mode, capability, toolchain)
     if problem and asked == "on":

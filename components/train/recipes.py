@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from components.hardware.rules import SMALL_NETWORKS_REPAY
 from components.inpainting import losses
 
 Reconstruction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -26,6 +27,7 @@ class Recipe:
     clip: float  # largest norm of G's gradient
     mask_weight: float  # of finding the damage, where the generator has to
     reuse: int  # batches that a filled picture serves, see Batches
+    repaid_after: float = SMALL_NETWORKS_REPAY  # steps that earn back compiling on a CPU, see choose_compute
 
 
 _RESIDUAL = Recipe(
@@ -54,6 +56,7 @@ RECIPES = {
         clip=float("inf"),
         mask_weight=0.0,
         reuse=1,
+        repaid_after=float("inf"),  # its convolutions are slower compiled
     ),
     "residual_unet": _RESIDUAL,
     "blind_unet": replace(_RESIDUAL, reconstruction=losses.whole_l1, mask_weight=0.2, reuse=1),

@@ -36,6 +36,7 @@ from components.inpainting.masks import MaskMixture
 from components.inpainting.networks.context_encoder import ContextEncoder, TwoPathDiscriminator
 from components.prepare import prepare_here
 from components.train.loop import AdversarialLoop
+from components.train.recipes import RECIPES
 
 _SIZE, _BOX, _PAPER_BATCH, _BATCH = 32, 8, 64, 32
 _STEPS = 12  # a round
@@ -51,10 +52,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = PreparedDataset.open(options.dataset or _prepare(Path(scratch)))
-        compute = choose_compute(choose_device(), "auto", "auto", _LONG)
-        print(f"{compute.device.description}; {compute.reason}")
-        _papers(data, compute, options.rounds)
-        _overhead(data, compute, options.rounds)
+        _papers(data, _compute("context_encoder"), options.rounds)
+        _overhead(data, _compute("residual_unet"), options.rounds)
+
+
+def _compute(model: str) -> Compute:
+    compute = choose_compute(choose_device(), "auto", "auto", _LONG, RECIPES[model].repaid_after)
+    print(f"\n{model}: {compute.device.description}; {compute.reason}")
+    return compute
 
 
 def _prepare(scratch: Path) -> Path:
@@ -67,7 +72,7 @@ def _papers(data: PreparedDataset, compute: Compute, rounds: int) -> None:
     ours, theirs = _our_loop(data, images, compute), _reference_loop(images, compute)
     best = _interleaved({"ours": ours, "reference": theirs}, rounds)
     rates = {name: _STEPS * _PAPER_BATCH / seconds for name, seconds in best.items()}
-    print(f"\nthe paper's networks, batches of {_PAPER_BATCH} pictures of {data.image_size} pixels, best of {rounds}")
+    print(f"the paper's networks, batches of {_PAPER_BATCH} pictures of {data.image_size} pixels, best of {rounds}")
     for name, rate in rates.items():
         print(f"  {name:<12}{rate:>8.0f} pictures a second {rate / rates['reference']:>6.2f}x")
 
@@ -163,7 +168,7 @@ def _overhead(data: PreparedDataset, compute: Compute, rounds: int) -> None:
         _finish(compute)
 
     best = _interleaved({"step": whole, "passes": passes}, rounds)
-    print(f"\nthe default generator, batches of {_BATCH} pictures of {data.image_size} pixels, best of {rounds}")
+    print(f"the default generator, batches of {_BATCH} pictures of {data.image_size} pixels, best of {rounds}")
     step_ms, passes_ms = (best[name] / _STEPS * 1e3 for name in ("step", "passes"))
     print(f"  forward and backward passes {passes_ms:>8.1f} ms a step")
     print(f"  the step with its batch     {step_ms:>8.1f} ms, {step_ms / passes_ms - 1:+.1%}")

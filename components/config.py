@@ -50,6 +50,28 @@ def _parse_weights(text: str) -> dict[str, float]:
     return weights
 
 
+def _parse_limits(text: str) -> dict[str, float]:
+    """Parse ``"box:0.8,text:0.95"``, a limit for every mask family that is named."""
+    limits: dict[str, float] = {}
+    for part in split_names(text):
+        family, _, limit = part.partition(":")
+        _require_family(family.strip())
+        if family.strip() in limits:
+            raise ValueError(f"names {family.strip()!r} twice")
+        try:
+            limits[family.strip()] = float(limit)
+        except ValueError:
+            raise ValueError(f"{part!r} has no number behind a colon; write e.g. {family.strip()}:0.8") from None
+        if not -1 <= limits[family.strip()] <= 1:
+            raise ValueError(f"{part!r}: a limit lies between -1 and 1")
+    return limits
+
+
+def _require_family(name: str) -> None:
+    if name not in MASK_FAMILIES:
+        raise ValueError(f"{name!r} is no mask family{suggestion(name, MASK_FAMILIES)}")
+
+
 def suggestion(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
     """The tail of an error about ``name``: the nearest known name, else all of them."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -111,8 +133,7 @@ class DataConfig(Section):
         if not weights:
             raise ValueError(f"names no mask family; choose from {', '.join(MASK_FAMILIES)}")
         for family in weights:
-            if family not in MASK_FAMILIES:
-                raise ValueError(f"{family!r} is no mask family{suggestion(family, MASK_FAMILIES)}")
+            _require_family(family)
         return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
     @field_validator("classes")
@@ -192,8 +213,37 @@ class TrainConfig(Section):
 class GateConfig(Section):
     """What a model must reach to be admitted. Scores are means over test pictures and mask families."""
 
+    mode: Literal["enforce", "manual", "dry_run", "off"] = Field(
+        "enforce",
+        description="manual: what passes becomes challenger, and champion by 'kintsugi promote' | dry_run: decide, "
+        "register nothing | off: whatever was trained passes",
+    )
     min_ssim: float = Field(0.9, ge=-1, le=1, description="SSIM of the composited picture, at least")
     max_mse: float = Field(0.02, ge=0, le=1, description="MSE inside the hole, pixels in [0, 1], at most")
+    family_min_ssim: str = Field("", description="the same for single mask families, as in box:0.8,text:0.95")
+    family_max_mse: str = Field("", description="the same for single mask families, as in box:0.02,text:0.01")
+    min_mask_f1: float = Field(0.7, ge=0, le=1, description="F1 of the damage that a blind model finds, at least")
+    champion_margin: float = Field(
+        0.01, ge=0, le=2, description="SSIM that a slice of the test pictures may lose beside the champion, at most"
+    )
+    max_latency_ms: float = Field(
+        0.0, ge=0, description="of the exported model on a CPU, per picture of data_image_size; 0: any"
+    )
+    max_size_mb: float = Field(0.0, ge=0, description="of the exported model; 0: any")
+
+    @field_validator("family_min_ssim", "family_max_mse")
+    @classmethod
+    def _known_families(cls, value: str) -> str:
+        return ",".join(f"{family}:{limit:g}" for family, limit in _parse_limits(value).items())
+
+    @property
+    def family_limits(self) -> dict[str, dict[str, float]]:
+        """Per mask family what ``ssim`` must reach and ``hole_mse`` may not exceed, where the policy says so."""
+        limits: dict[str, dict[str, float]] = {}
+        for metric, value in (("ssim", self.family_min_ssim), ("hole_mse", self.family_max_mse)):
+            for family, limit in _parse_limits(value).items():
+                limits.setdefault(family, {})[metric] = limit
+        return limits
 
 
 class ServeConfig(Section):
@@ -202,6 +252,13 @@ class ServeConfig(Section):
     model_name: str = Field(
         "kintsugi", pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$", description="registered model in MLflow"
     )
+
+    @field_validator("model_name")
+    @classmethod
+    def _no_ledger(cls, value: str) -> str:
+        if value.endswith(".ledger"):
+            raise ValueError("ends in .ledger, which is kept for the histories of models; choose another name")
+        return value
 
 
 class RunConfig(Section):
@@ -221,6 +278,13 @@ class PipelineConfig(BaseModel):
     gate: GateConfig = GateConfig()
     serve: ServeConfig = ServeConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _limits_of_drawn_families(self) -> Self:
+        for family in self.gate.family_limits:
+            if family not in self.data.mask_weights:
+                raise ValueError(f"the gate has a limit for {family!r}, which data_masks = {self.data.masks!r} lacks")
+        return self
 
     def flat(self) -> dict[str, Parameter]:
         """The run as flat parameters, ``{"train_steps": 1000, ...}``."""

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from components.config import GateConfig, Settings
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, Decision, Evaluation, Rule, Score
+from components.inpainting.scores import (
+    CANDIDATE,
+    CHAMPION,
+    CLASSICAL,
+    DAMAGED,
+    LABELS,
+    Decision,
+    Evaluation,
+    Rule,
+    Score,
+)
 from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
 from components.tracking import open_run
+from components.tracking.thresholds import Threshold, missed_thresholds
 
 KIND = "decision"
+
+_ALWAYS = ("trained", "scored")  # rules that bind even where the gate is off
+_ENOUGH = 10  # pictures that a slice needs to be heard
 
 
 @step("gate")
@@ -35,23 +50,29 @@ def gate(config: GateConfig, evaluation: Path, decision: Path, report: Path, set
 
 
 def decide(evaluation: Evaluation, policy: GateConfig) -> Decision:
-    """Hold scores against a policy. Pure; a score that is missing or no number fails its rule."""
+    """Hold scores against a policy. Pure; a score that is missing or no number fails its rule.
+
+    With the gate off, a model is admitted that was trained and has scores, whatever they are.
+    """
     rules = [*_rules(evaluation, policy)]
+    binding = [rule for rule in rules if policy.mode != "off" or rule.name in _ALWAYS]
     return Decision(
-        admitted=all(rule.passed for rule in rules),
+        admitted=all(rule.passed for rule in binding) and policy.mode != "dry_run",
         rules=rules,
         policy=policy.model_dump(),
         champion=evaluation.champion,
+        mode=policy.mode,
     )
 
 
 def _rules(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
-    model = evaluation.methods[CANDIDATE].overall
     yield _trained(evaluation.steps)
-    yield _threshold("SSIM", model.ssim, policy.min_ssim, at_least=True)
-    yield _threshold("hole MSE", model.hole_mse, policy.max_mse, at_least=False)
-    yield _beats_classical(evaluation)
+    yield _scored(evaluation)
+    yield from _thresholds(evaluation, policy)
+    yield _beats_damage(evaluation) if evaluation.blind else _beats_classical(evaluation)
     yield _beats_champion(evaluation)
+    if evaluation.champion:
+        yield _no_slice_worse(evaluation, policy.champion_margin)
 
 
 def _trained(steps: int) -> Rule:
@@ -59,25 +80,120 @@ def _trained(steps: int) -> Rule:
     return Rule(name="trained", passed=steps > 0, sentence=f"The model {said}.")
 
 
+def _scored(evaluation: Evaluation) -> Rule:
+    model = evaluation.methods[CANDIDATE]
+    missing = [
+        f"{metric} of {where}"
+        for where, score in {**model.families, "all": model.overall}.items()
+        for metric in ("ssim", "psnr", "hole_mse", *(("mask_f1",) if evaluation.blind else ()))
+        if metric not in score.known
+    ]
+    said = f"These scores are no finite numbers: {', '.join(missing)}." if missing else "Every score is a number."
+    return Rule(name="scored", passed=not missing, sentence=said)
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """A threshold with the score it is for, and how to say it."""
+
+    score: float
+    threshold: Threshold
+    label: str
+    layout: str = "{:.4f}"
+
+
+def _thresholds(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
+    limits = dict(_limits(evaluation, policy))
+    missed = missed_thresholds(
+        {name: limit.score for name, limit in limits.items()},
+        {name: limit.threshold for name, limit in limits.items()},
+    )
+    for name, limit in limits.items():
+        if not math.isfinite(limit.score):
+            yield Rule(name=name, passed=False, sentence=f"{limit.label} was not measured, or is no number.")
+            continue
+        wanted = f"at {'least' if limit.threshold.at_least else 'most'} {limit.threshold.limit:g}"
+        outcome = f"{wanted} is {'missed' if name in missed else 'as asked'}"
+        sentence = f"{limit.label} is {limit.layout.format(limit.score)}; {outcome}."
+        yield Rule(name=name, passed=name not in missed, sentence=sentence)
+
+
+def _limits(evaluation: Evaluation, policy: GateConfig) -> Iterator[tuple[str, _Limit]]:
+    model, nothing = evaluation.methods[CANDIDATE], Score(ssim=math.nan, psnr=math.nan, hole_mse=math.nan)
+    yield "ssim", _Limit(model.overall.ssim, Threshold(policy.min_ssim, True), "SSIM")
+    yield "hole_mse", _Limit(model.overall.hole_mse, Threshold(policy.max_mse, False), "Hole MSE")
+    for family, limits in policy.family_limits.items():
+        for metric, limit in limits.items():
+            score = getattr(model.families.get(family, nothing), metric)
+            label = f"{'SSIM' if metric == 'ssim' else 'Hole MSE'} of {family}"
+            yield f"{metric}/{family}", _Limit(score, Threshold(limit, metric == "ssim"), label)
+    if evaluation.blind:
+        yield "mask_f1", _Limit(model.overall.mask_f1, Threshold(policy.min_mask_f1, True), "F1 of the damage it finds")
+    exported = evaluation.exported
+    if policy.max_latency_ms:
+        took = exported.milliseconds if exported else math.nan
+        label = "What the exported model takes for a picture, in ms,"
+        yield "latency", _Limit(took, Threshold(policy.max_latency_ms, False), label, "{:.1f}")
+    if policy.max_size_mb:
+        size = exported.megabytes if exported else math.nan
+        yield "size", _Limit(size, Threshold(policy.max_size_mb, False), "The exported model's size in MB", "{:.2f}")
+
+
 def _beats_classical(evaluation: Evaluation) -> Rule:
-    if BIHARMONIC not in evaluation.methods:
-        return Rule(name="classical", passed=False, sentence="The classical method was not scored.")
-    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[BIHARMONIC].overall
+    """Of the classical methods the one with the highest SSIM counts, on the pictures that all methods repaired."""
+    found = {name: evaluation.beside[name].score.ssim for name in CLASSICAL if name in evaluation.beside}
+    if not found or not all(map(math.isfinite, found.values())):
+        return Rule(name="classical", passed=False, sentence="The classical methods were not scored.")
+    best = max(found, key=lambda name: found[name])
+    if best in evaluation.methods:
+        model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[best].overall
+    else:
+        model, other = evaluation.beside[CANDIDATE].score, evaluation.beside[best].score
     passed = model.ssim >= other.ssim and model.hole_mse <= other.hole_mse
-    said = f"repairs {'no worse' if passed else 'worse'} than the biharmonic fill"
+    said = f"repairs {'no worse' if passed else 'worse'} than the best classical method, {LABELS[best]}"
     return Rule(name="classical", passed=passed, sentence=_compared(said, model, other))
+
+
+def _beats_damage(evaluation: Evaluation) -> Rule:
+    """A blind model, which is not told where the holes are as classical methods are, must mend more than it spoils."""
+    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[DAMAGED].overall
+    passed = model.ssim > other.ssim and model.hole_mse < other.hole_mse
+    said = f"leaves pictures {'better' if passed else 'no better'} than they were"
+    return Rule(name="blind", passed=passed, sentence=_compared(said, model, other))
 
 
 def _beats_champion(evaluation: Evaluation) -> Rule:
     if not evaluation.champion:
-        return Rule(name="champion", passed=True, sentence="There is no champion to beat yet.")
+        return Rule(
+            name="champion", passed=True, sentence="There is no champion to beat yet: the first needs the other rules."
+        )
     whom = f"the champion, version {evaluation.champion}"
-    if CHAMPION not in evaluation.methods:
+    gain = evaluation.differences.get(CHAMPION, {}).get("ssim")
+    if CHAMPION not in evaluation.methods or gain is None:
         return Rule(name="champion", passed=False, sentence=f"{whom.capitalize()}, was not scored.")
     model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[CHAMPION].overall
-    passed = model.ssim > other.ssim and model.hole_mse <= other.hole_mse
-    said = f"{'repairs' if passed else 'does not repair'} better than {whom}"
-    return Rule(name="champion", passed=passed, sentence=_compared(said, model, other))
+    passed = gain.low > 0 and model.hole_mse <= other.hole_mse
+    said = f"{'repairs' if passed else 'does not certainly repair'} better than {whom}"
+    sure = f" With 95 % confidence its SSIM is {gain.low:+.5f} to {gain.high:+.5f} beside it."
+    return Rule(name="champion", passed=passed, sentence=_compared(said, model, other) + sure)
+
+
+def _no_slice_worse(evaluation: Evaluation, margin: float) -> Rule:
+    """No mask family, coverage bin and class may lose more SSIM than the margin; slices of few pictures say nothing."""
+    losses = {
+        f"{part.family}, {part.coverage}{', ' if part.class_name else ''}{part.class_name}": (
+            part.methods[CHAMPION].ssim - part.methods[CANDIDATE].ssim
+        )
+        for part in evaluation.slices
+        if part.num_images >= _ENOUGH and {CHAMPION, CANDIDATE} <= set(part.methods)
+    }
+    if not losses:
+        said = f"No slice of the test pictures holds {_ENOUGH}, so none can speak against it; raise data_num_test."
+        return Rule(name="slices", passed=True, sentence=said)
+    worst = max(losses, key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)
+    passed = losses[worst] <= margin
+    said = f"Beside the champion it loses most in {worst}: SSIM {-losses[worst]:+.5f}; {-margin:g} is allowed"
+    return Rule(name="slices", passed=passed, sentence=f"{said}{'' if passed else ', and missed'}.")
 
 
 def _compared(said: str, model: Score, other: Score) -> str:
@@ -85,13 +201,3 @@ def _compared(said: str, model: Score, other: Score) -> str:
         f"It {said}: SSIM {model.ssim:.5f} against {other.ssim:.5f}, "
         f"hole MSE {model.hole_mse:.6f} against {other.hole_mse:.6f}."
     )
-
-
-def _threshold(name: str, value: float, limit: float, *, at_least: bool) -> Rule:
-    rule = name.lower().replace(" ", "_")
-    if not math.isfinite(value):
-        return Rule(name=rule, passed=False, sentence=f"{name} is no finite number.")
-    passed = value >= limit if at_least else value <= limit
-    word = "at least" if at_least else "at most"
-    tail = "as asked" if passed else "missed"
-    return Rule(name=rule, passed=passed, sentence=f"{name} is {value:.4f}; {word} {limit:g} is {tail}.")

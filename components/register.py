@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from components.config import ServeConfig, Settings
@@ -33,7 +34,7 @@ def register(config: ServeConfig, model: Path, evaluation: Path, decision: Path,
             "code": manifest.code_version,
             "steps": str(scores.steps),
             "architecture": scores.model,
-            "scores": overall.model_dump_json(),
+            "scores": json.dumps(overall.known),
             "decision": verdict.model_dump_json(),
         },
     )

@@ -104,7 +104,7 @@ def register(config: str, model: Input[Model], evaluation: Input[Artifact], deci
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Artifact]):
-    """Export the registered version to ONNX and build a Bento around it."""
+    """Build a Bento around the export of the registered version."""
     from pathlib import Path
     from components import config as c, package
 
@@ -113,12 +113,12 @@ def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Ar
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def verify(bento: Input[Artifact]) -> bool:
+def verify(config: str, bento: Input[Artifact]) -> bool:
     """Start the Bento and compare its repairs with the trainer's own."""
     from pathlib import Path
-    from components import verify
+    from components import config as c, verify
 
-    return verify.verify(Path(bento.path))
+    return verify.verify(c.ServeConfig.model_validate_json(config), Path(bento.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

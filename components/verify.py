@@ -17,9 +17,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from components.config import ServeConfig, Settings
 from components.inpainting.images import ROUNDING, composite, decode_image, read_image, read_mask
 from components.manifest import read_manifest
 from components.progress import say, step, track
+from components.tracking import Registry
 
 _START_SECONDS = 180
 
@@ -29,13 +31,14 @@ class ServiceError(ValueError):
 
 
 @step("verify")
-def verify(bento: Path) -> bool:
+def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
     """Whether the Bento's own server repairs every golden picture as the trainer's network did.
 
-    Every hole may differ by ``ROUNDING`` grey levels, every known pixel by none. Raises
-    ``ServiceError`` when the server does not come up.
+    Every hole may differ by ``ROUNDING`` grey levels, every known pixel by none. The registered version is tagged
+    with the answer. Raises ``ServiceError`` when the server does not come up.
     """
-    tag = read_manifest(bento, "bento").facts["tag"]
+    facts = read_manifest(bento, "bento").facts
+    tag = facts["tag"]
     cases = sorted((bento / "golden").glob("*-image.png"))
     differences = []
     with serve_bento(bento / "kintsugi.bento", tag) as url, httpx.Client(base_url=url, timeout=60) as client:
@@ -45,6 +48,7 @@ def verify(bento: Path) -> bool:
     worst = max(differences, default=255)
     say(f"{tag} answered {len(cases)} golden requests, worst difference {worst} of 255: "
         + ("verified" if verified else "not verified"))  # fmt: skip
+    Registry(settings, config.model_name).tag(facts["version"], {"verified": str(verified).lower()})
     return verified
 
 

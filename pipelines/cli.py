@@ -188,6 +188,29 @@ def models(model_name: ModelName = "kintsugi") -> None:
 
 
 @cli.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="default: the challenger")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    why: Annotated[str, typer.Option("--why", help="the reason, for the history")] = "",
+    model_name: ModelName = "kintsugi",
+) -> None:
+    """Make an admitted version champion, which gate_mode=manual leaves to you."""
+    from components.inpainting.scores import Decision
+    from components.tracking import Registry
+
+    registry = Registry(Settings(), model_name)
+    chosen = registry.admitted_challenger(version)
+    decision, current = Decision.model_validate_json(chosen.tags["decision"]), registry.champion()
+    if current and current.number == chosen.number:
+        raise ConfigError(f"version {chosen.number} is champion already")
+    if not yes:
+        instead = f" in place of version {current.number}" if current else ""
+        typer.confirm(f"Make version {chosen.number} champion{instead}?", abort=True)
+    registry.promote(chosen.number, decision.champion, why or decision.verdict)
+    console.print(f"version {chosen.number} is champion; 'kintsugi serve' takes it at its next start")
+
+
+@cli.command()
 def rollback(
     version: Annotated[str, typer.Argument(help="default: the previous champion")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,

@@ -24,6 +24,7 @@ class RunResult:
     evaluation: Evaluation
     decision: Decision
     version: str  # registered version number, "" when the gate refused the model
+    verified: bool
     promoted: bool
     report: Path
     samples: Path
@@ -42,6 +43,7 @@ class RunResult:
                 (task_artifact(folder, "gate/decision") / "decision.json").read_bytes()
             ),
             version=_output(folder, "register"),
+            verified=_output(folder, "verify") == "True",
             promoted=bool(_output(folder, "promote")),
             report=folder / "report.html",
             samples=task_artifact(folder, "train/model") / "samples",
@@ -86,6 +88,10 @@ def _outcome(result: RunResult) -> str:
     if result.promoted:
         return f"Promoted: version {result.version} is champion now."
     kept = f"version {result.decision.champion} stays champion" if result.decision.champion else "there is no champion"
+    if result.decision.mode == "dry_run":
+        return f"Dry run: the model is not registered; {kept}."
+    if result.decision.admitted and result.decision.mode == "manual" and result.verified:
+        return f"Admitted: version {result.version} is challenger, 'kintsugi promote' makes it champion; {kept}."
     if result.decision.admitted:
         return f"Not promoted: version {result.version} answered differently when served; {kept}."
     return f"Refused: the model is not registered; {kept}."

@@ -41,8 +41,15 @@ def training_pipeline(
     train_compile: str = "auto",
     train_num_processes: int = 1,
     train_seed: int = 0,
+    gate_mode: str = "enforce",
     gate_min_ssim: float = 0.9,
     gate_max_mse: float = 0.02,
+    gate_family_min_ssim: str = "",
+    gate_family_max_mse: str = "",
+    gate_min_mask_f1: float = 0.7,
+    gate_champion_margin: float = 0.01,
+    gate_max_latency_ms: float = 0.0,
+    gate_max_size_mb: float = 0.0,
     serve_model_name: str = "kintsugi",
     run_experiment: str = "kintsugi",
     run_name: str = "training",
@@ -71,9 +78,9 @@ def training_pipeline(
     with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
         registered = steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision)
         packaged = steps.package(config=planned["serve"], version=registered.output, dataset=dataset)
-        verified = steps.verify(bento=packaged.outputs["bento"])
+        verified = steps.verify(config=planned["serve"], bento=packaged.outputs["bento"])
 
-        with dsl.If(verified.output == True, name="verified"):  # noqa: E712
+        with dsl.If(verified.output == True, name="verified"), dsl.If(gate_mode != "manual", name="at-once"):  # noqa: E712
             promoted = steps.promote(config=planned["serve"], version=registered.output, decision=decision)
 
         for task in (registered, packaged, verified, promoted):

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from components.inpainting.dataset import PreparedDataset
+from components.inpainting.export import export_onnx
 from components.inpainting.images import Bytes
 from components.inpainting.inpainter import open_classical, open_onnx, wrap_generator
 from components.inpainting.networks import build_generator
-from components.package.export import ParityError, check_parity, export_onnx, golden_cases
+from components.package.parity import ParityError, check_parity, golden_cases
 
 
 def test_golden_cases_are_real_pictures_of_several_sizes_under_every_family(dataset: Path) -> None:

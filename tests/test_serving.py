@@ -11,10 +11,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import serving.http
+from components.inpainting.export import export_onnx
 from components.inpainting.images import Bytes, decode_image, encode_png
 from components.inpainting.inpainter import wrap_generator
 from components.inpainting.networks.residual_unet import ResidualUNet
-from components.package.export import export_onnx
 from serving.engine import Engine
 from serving.service import app
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from components.config import ServeConfig, Settings
+from components.evaluate.exporting import export_and_measure
 from components.evaluate.intervals import Bootstrap
 from components.evaluate.repairing import Contest, num_beside
 from components.evaluate.scoring import (
@@ -21,6 +23,7 @@ from components.evaluate.scoring import (
 )
 from components.hardware import choose_device
 from components.inpainting.dataset import PreparedDataset, Split
+from components.inpainting.export import ENGINE
 from components.inpainting.images import Bytes, grid
 from components.inpainting.networks import load_generator
 from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, DAMAGED, LABELS, SHOWN, Evaluation
@@ -38,8 +41,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Score a model folder on a test split; returns the model's overall scores.
 
-    Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet`` and ``repairs.png``. The
-    champion, where there is one, is loaded from the registry and scored again on the same pictures and holes.
+    Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet``, ``repairs.png`` and the model as
+    it will be served, ``generator.onnx``. The champion, where there is one, is loaded from the registry and scored
+    again on the same pictures and holes.
     Raises ``TrackingError`` where MLflow does not hold the model's run, and cannot get it now.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
@@ -52,27 +56,19 @@ def evaluate(
         generators[CHAMPION] = load_generator(registry.download(champion)).to(device)
     test, contest = data.split("test"), Contest(generators)
     each, gallery = _hold(contest, test, data.families)
-    bootstrap = Bootstrap([row["photo"] for row in test.index])
-    count = num_beside(test.damaged(data.families[0]))
-    result = Evaluation(
-        methods=method_scores(each, bootstrap),
-        num_images=len(test.images),
-        families=list(data.families),
-        model_digest=manifest.digest,
-        dataset_digest=data.manifest.digest,
-        run_id=run.id,
-        model=manifest.facts["model"],
-        steps=manifest.facts["steps"],
-        champion=champion.number if champion else "",
-        beside=beside(each, contest.seconds, count),
-        num_beside=count,
-        differences=differences(
-            each, bootstrap, [name for name in (BIHARMONIC, CHAMPION) if name in each[data.families[0]]]
-        ),
-        slices=list(slices(test, each)),
-    )
     with complete_folder(evaluation, KIND) as draft:
-        draft.made_from = {"dataset": result.dataset_digest, "model": result.model_digest}
+        draft.made_from = {"dataset": data.manifest.digest, "model": manifest.digest}
+        facts = {
+            "model_digest": manifest.digest,
+            "dataset_digest": data.manifest.digest,
+            "run_id": run.id,
+            "model": manifest.facts["model"],
+            "steps": manifest.facts["steps"],
+            "champion": champion.number if champion else "",
+            "blind": generators[CANDIDATE].blind,
+            "exported": export_and_measure(generators[CANDIDATE], draft.path / ENGINE, test, data.families[0]),
+        }
+        result = Evaluation(**_compared(data, contest, each), **facts)
         (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
         per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
         Image.fromarray(_sheet(gallery, data.image_size)).save(draft.path / "repairs.png")
@@ -81,7 +77,24 @@ def evaluate(
     best = result.methods[CANDIDATE].overall
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")
-    return best.model_dump()
+    return best.known
+
+
+def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) -> dict[str, Any]:
+    """What an ``Evaluation`` says of the methods' scores."""
+    test = data.split("test")
+    bootstrap = Bootstrap([row["photo"] for row in test.index])
+    count = num_beside(test.damaged(data.families[0]))
+    others = [name for name in (BIHARMONIC, CHAMPION) if name in each[data.families[0]]]
+    return {
+        "methods": method_scores(each, bootstrap),
+        "num_images": len(test.images),
+        "families": list(data.families),
+        "beside": beside(each, contest.seconds, count),
+        "num_beside": count,
+        "differences": differences(each, bootstrap, others),
+        "slices": list(slices(test, each)),
+    }
 
 
 Gallery = list[dict[str, Bytes]]
@@ -97,6 +110,8 @@ def _hold(contest: Contest, test: Split, families: tuple[str, ...]) -> tuple[dic
     for family in families:
         repairs = contest.repair(test, family)
         each[family] = score_methods(repairs, truths, np.asarray(test.masks(family)))
+        for name, found in contest.find(test, family).items():
+            each[family][name] |= found
         order = np.argsort(-each[family][CANDIDATE]["ssim"])
         for i in (order[0], order[len(order) // 2], order[-1]):
             gallery.append({name: repairs[name][i] for name in SHOWN if name in repairs} | {_TRUTH: truths[i]})
@@ -111,10 +126,12 @@ def _sheet(gallery: Gallery, size: int) -> Bytes:
 
 def _log(run: Run, result: Evaluation, folder: Path) -> None:
     candidate = result.methods[CANDIDATE]
-    metrics = {f"test/{name}": value for name, value in candidate.overall}
+    metrics = {f"test/{name}": value for name, value in candidate.overall.known.items()}
     for family, scored in candidate.families.items():
-        metrics |= {f"test/{name}/{family}": value for name, value in scored}
-    metrics |= {f"test/{name}/{BIHARMONIC}": value for name, value in result.methods[BIHARMONIC].overall}
+        metrics |= {f"test/{name}/{family}": value for name, value in scored.known.items()}
+    metrics |= {f"test/{name}/{BIHARMONIC}": value for name, value in result.methods[BIHARMONIC].overall.known.items()}
+    if result.exported:
+        metrics |= {"export/milliseconds": result.exported.milliseconds, "export/megabytes": result.exported.megabytes}
     run.log_metrics(metrics, result.steps)
-    for name in ("scores.json", "per_image.parquet", "repairs.png"):
+    for name in ("scores.json", "per_image.parquet", "repairs.png", ENGINE):
         run.log_file(folder / name, "evaluation")

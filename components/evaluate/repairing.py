@@ -10,8 +10,10 @@ import numpy as np
 from components.inpainting.classical import METHODS, SLOW
 from components.inpainting.dataset import Split
 from components.inpainting.images import Bytes
-from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
+from components.inpainting.inpainter import Inpainter, open_classical, wrap_finder, wrap_generator
+from components.inpainting.metrics import Scores, mask_scores
 from components.inpainting.networks import Generator
+from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.scores import DAMAGED
 from components.progress import track
 
@@ -32,7 +34,7 @@ class Contest:
 
     def __post_init__(self) -> None:
         self._methods: dict[str, Inpainter] = {name: open_classical(name) for name in METHODS}
-        self._methods |= {name: _judged(generator) for name, generator in self.generators.items()}
+        self._methods |= {name: judged(generator) for name, generator in self.generators.items()}
 
     def repair(self, test: Split, family: str) -> Repairs:
         """Every method's repairs under one family's holes; ``DAMAGED`` are the pictures as they are."""
@@ -48,6 +50,16 @@ class Contest:
                     self.seconds.setdefault(name, []).append(time.perf_counter() - started)
         return repairs
 
+    def find(self, test: Split, family: str) -> dict[str, dict[str, Scores]]:
+        """How well each blind generator finds one family's damage: its scores per picture, see ``mask_scores``."""
+        masks, damaged = np.asarray(test.masks(family)), np.asarray(test.damaged(family))
+        found = {}
+        for name, generator in self.generators.items():
+            if isinstance(generator, BlindUNet):
+                find = wrap_finder(generator)
+                found[name] = mask_scores(np.stack([find(picture) for picture in damaged]), masks)
+        return found
+
 
 def num_beside(pictures: Bytes) -> int:
     """Of so many pictures of a family, ``N,H,W,3``, every method makes a repair, slow ones included."""
@@ -55,7 +67,7 @@ def num_beside(pictures: Bytes) -> int:
     return min(len(pictures), max(_FEWEST, _SLOW_PIXELS // area))
 
 
-def _judged(generator: Generator) -> Inpainter:
+def judged(generator: Generator) -> Inpainter:
     """A generator as it is judged: a blind one is not shown where the damage is, and nothing is pasted for it."""
     repair = wrap_generator(generator)
     return (lambda image, mask: repair(image, np.zeros_like(mask))) if generator.blind else repair

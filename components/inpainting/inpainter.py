@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.inpainting.images import Bytes, Floats, check_pair, check_sizes
-from components.inpainting.tiling import Fill, repair_blindly, repair_picture
+from components.inpainting.tiling import Fill, find_damage, repair_blindly, repair_picture
 
 if TYPE_CHECKING:
     from components.inpainting.networks import Generator
+    from components.inpainting.networks.blind_unet import BlindUNet
 
 Inpainter = Callable[[Bytes, Bytes], Bytes]
 """Repairs uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1; a blind one, under an empty mask, repairs what damage
@@ -61,6 +62,20 @@ def wrap_generator(generator: Generator) -> Inpainter:
         return planes
 
     return _inpainter(fill, generator.stride, blind=generator.blind)
+
+
+def wrap_finder(generator: BlindUNet) -> Callable[[Bytes], Bytes]:
+    """What a blind generator takes for damage: uint8 ``H,W,3`` to ``H,W`` of 0 and 1."""
+    import torch
+
+    device = next(generator.parameters()).device
+
+    def find(image: Floats, mask: Floats) -> Floats:
+        with torch.inference_mode():
+            likely: Floats = generator.find(torch.from_numpy(image).to(device)).cpu().numpy()
+        return likely
+
+    return lambda image: find_damage(image, find, generator.stride)
 
 
 def open_classical(method: str) -> Inpainter:

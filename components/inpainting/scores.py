@@ -23,6 +23,9 @@ LABELS = {
 }
 """What people call the methods, in the order of their tables."""
 
+CLASSICAL = tuple(name for name in LABELS if name not in (DAMAGED, CHAMPION, CANDIDATE))
+"""The methods that learn nothing."""
+
 SHOWN = (DAMAGED, BIHARMONIC, CHAMPION, CANDIDATE)
 """The methods of which every family and slice is shown. Galleries show them in this order, tables in the reverse."""
 
@@ -40,6 +43,13 @@ class Score(_Frozen):
     hole_l1: float = math.nan  # inside the hole, pixels in [0, 1]
     sharpness: float = math.nan  # detail of the repair beside the truth's; 1: as sharp
     gmsd: float = math.nan  # perceptual proxy of the composited picture, 0 is perfect
+    mask_f1: float = math.nan  # of a blind model: how well it finds the damage, [0, 1]
+    mask_iou: float = math.nan
+
+    @property
+    def known(self) -> dict[str, float]:
+        """The scores that there are, by name: what could not be measured is left out."""
+        return {name: value for name, value in self if math.isfinite(value)}
 
 
 class Interval(_Frozen):
@@ -78,6 +88,16 @@ class Slice(_Frozen):
     methods: dict[str, Score]
 
 
+class Exported(_Frozen):
+    """What serving the model costs: the exported model on a CPU, one picture of the test's size at a time."""
+
+    megabytes: float
+    milliseconds: float  # median over ``num_pictures``, ONNX Runtime on ``num_threads``
+    num_pictures: int
+    num_threads: int
+    image_size: int  # side of the pictures in pixels
+
+
 class Evaluation(_Frozen):
     """Scores of all methods on the same pictures and holes."""
 
@@ -94,6 +114,8 @@ class Evaluation(_Frozen):
     num_beside: int = 0
     differences: dict[str, dict[str, Interval]] = {}  # this model less another, paired: by method, then metric
     slices: list[Slice] = []
+    blind: bool = False  # the model was not shown where the damage is, and nothing was pasted for it
+    exported: Exported | None = None
 
     @property
     def in_tables(self) -> list[str]:
@@ -121,10 +143,25 @@ class Decision(_Frozen):
     rules: list[Rule]
     policy: dict[str, float | str] = {}
     champion: str = ""  # version number of the champion it was compared with
+    mode: str = "enforce"  # of the policy
+
+    @property
+    def missed(self) -> str:
+        """The sentences of the rules that do not hold."""
+        return " ".join(rule.sentence for rule in self.rules if not rule.passed)
+
+    @property
+    def headline(self) -> str:
+        """The decision alone."""
+        if self.mode == "dry_run":
+            return "Dry run, nothing is registered" + ("" if self.missed else "; every rule holds") + "."
+        if not self.admitted:
+            return "Refused."
+        if self.mode == "off":
+            return "Admitted unjudged, the gate is off."
+        return "Admitted: every rule holds." + (" It waits for 'kintsugi promote'." if self.mode == "manual" else "")
 
     @property
     def verdict(self) -> str:
-        """The decision in one sentence."""
-        if self.admitted:
-            return "Admitted: every rule holds."
-        return "Refused: " + " ".join(rule.sentence for rule in self.rules if not rule.passed)
+        """The decision, with what speaks against the model."""
+        return f"{self.headline[:-1]}: {self.missed}" if self.missed else self.headline

@@ -50,6 +50,15 @@ def repair_blindly(image: Bytes, fill: Fill, stride: int) -> Bytes:
     return _to_bytes(_blend_tiles(image, np.zeros(image.shape[:2], np.uint8), fill, stride, everywhere=True))
 
 
+def find_damage(image: Bytes, find: Fill, stride: int) -> Bytes:
+    """Let a network say where uint8 ``H,W,3`` is damaged: uint8 ``H,W``, 1 where it takes it for more likely than not.
+
+    ``find`` answers with one channel of probabilities, and is called like a blind network.
+    """
+    likely = _blend_tiles(image, np.zeros(image.shape[:2], np.uint8), find, stride, everywhere=True)
+    return (likely[..., 0] > 0.5).astype(np.uint8)
+
+
 def _blend_tiles(window: Bytes, holes: Bytes, fill: Fill, stride: int, *, everywhere: bool = False) -> Floats:
     """Tiles with holes (or all) through the network, feathered into one picture, float32 ``H,W,3`` in [0, 1]."""
     total = np.zeros(window.shape, np.float32)

@@ -1,4 +1,4 @@
-"""The package step: a registered generator becomes an ONNX engine inside a Bento."""
+"""The package step: a registered generator becomes the engine inside a Bento."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from components.config import ServeConfig, Settings
 from components.inpainting.dataset import PreparedDataset
+from components.inpainting.export import ENGINE
 from components.inpainting.images import encode_png
 from components.inpainting.inpainter import open_onnx, wrap_generator
 from components.inpainting.networks import load_generator
 from components.manifest import Manifest, complete_folder, read_manifest, write_json
 from components.package.bento import BENTO_FILE, build_bento
-from components.package.export import Case, check_parity, export_onnx, golden_cases
+from components.package.parity import Case, check_parity, golden_cases
 from components.progress import Bar, say, step
 from components.tracking import Registry, Version, open_run
 
@@ -24,7 +25,7 @@ KIND = "bento"
 
 @step("package")
 def package(config: ServeConfig, version: str, dataset: Path, bento: Path, settings: Settings) -> Manifest:
-    """Export a registered version, prove that the export repairs alike, and build a Bento around it.
+    """Take the export of a registered version that was measured, prove that it repairs alike, build a Bento around it.
 
     Writes a folder with ``kintsugi.bento``, ``parity.json`` and ``golden/`` (pictures, masks and what
     the trainer's own network makes of them, for ``verify``). The Bento is logged to the version's run.
@@ -38,12 +39,10 @@ def package(config: ServeConfig, version: str, dataset: Path, bento: Path, setti
         tempfile.TemporaryDirectory(prefix="kintsugi-package-") as scratch,
         complete_folder(bento, KIND) as draft,
     ):
-        engine = Path(scratch) / "generator.onnx"
-        say("exporting to ONNX")
-        export_onnx(generator, engine)
+        engine = registry.download(found, f"evaluation/{ENGINE}")
         bar.advance()
         cases = golden_cases(PreparedDataset.open(dataset), wrap_generator(generator))
-        parity = check_parity(open_onnx(engine, generator.stride), cases)
+        parity = check_parity(open_onnx(engine, generator.stride, blind=generator.blind), cases)
         write_json(draft.path / "parity.json", parity)
         _write_golden(draft.path / "golden", cases)
         bar.advance()

@@ -21,6 +21,11 @@ from components.tracking.client import GENERATOR_FOLDER, connect
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+_REQUIRED = {
+    "decision": "was not admitted by the gate",
+    "bento": "was never packaged",
+    "verified": "did not repair alike when it was served",
+}
 
 
 class RegistryError(ValueError):
@@ -118,6 +123,19 @@ class Registry:
             self._change(promoted, Entry(action="promote", version=number, replaced=expected_champion, why=why))
         self._settle()
         return promoted
+
+    def admitted_challenger(self, number: str = "") -> Version:
+        """The version to promote by hand: the one named, else the challenger, if the gate and verify let it pass.
+
+        Raises ``RegistryError`` saying what speaks against it.
+        """
+        version = self.get(number) if number else self.aliased(CHALLENGER)
+        if version is None:
+            raise RegistryError(f"model {self.name!r} has no challenger to promote; see 'kintsugi models'")
+        for tag, sentence in _REQUIRED.items():
+            if not version.tags.get(tag) or version.tags[tag] == "false":
+                raise RegistryError(f"version {version.number} of {self.name!r} {sentence}, so it is not promoted")
+        return version
 
     def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
         """Make a former champion champion again. Raises ``RegistryError`` for one that never was."""

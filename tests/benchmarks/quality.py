@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from components.evaluate.repairing import judged
 from components.hardware import choose_device
 from components.inpainting.damage import render_damage
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, to_planes
-from components.inpainting.inpainter import Inpainter, open_classical, wrap_generator
+from components.inpainting.images import Bytes
+from components.inpainting.inpainter import Inpainter, open_classical, wrap_finder
 from components.inpainting.masks import FAMILIES, MaskMixture, coverage
 from components.inpainting.metrics import mask_scores, score_each
 from components.inpainting.networks import load_generator
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Method:
-    """What is scored: how it repairs, and how a blind one finds the damage, uint8 ``N,H,W,3`` to ``N,H,W``."""
+    """What is scored: how it repairs, and how a blind one finds the damage, uint8 ``H,W,3`` to ``H,W``."""
 
     repair: Inpainter
     find: Callable[[Bytes], Bytes] | None = None
@@ -75,16 +75,9 @@ def main() -> None:
 
 def _open(folder: Path) -> Method:
     generator = load_generator(folder).to(choose_device().torch)
-    repair = wrap_generator(generator)
     if not isinstance(generator, BlindUNet):
-        return Method(repair)
-
-    def find(pictures: Bytes) -> Bytes:
-        with torch.inference_mode():
-            likely = generator.find(torch.from_numpy(to_planes(pictures)).to(next(generator.parameters()).device))
-        return (likely[:, 0] > 0.5).to(torch.uint8).cpu().numpy()
-
-    return Method(lambda image, mask: repair(image, np.zeros_like(mask)), find)
+        return Method(judged(generator))
+    return Method(judged(generator), wrap_finder(generator))
 
 
 def _cases(size: int, count: int) -> Iterator[Case]:
@@ -141,7 +134,7 @@ def _score(method: Method, damaged: Bytes, truths: Bytes, masks: Bytes) -> dict[
     repairs = np.stack([method.repair(picture, mask) for picture, mask in zip(damaged, masks, strict=True)])
     each = score_each(repairs, truths, masks)
     if method.find:
-        each |= mask_scores(method.find(damaged), masks)
+        each |= mask_scores(np.stack([method.find(picture) for picture in damaged]), masks)
     return {metric: float(values.mean()) for metric, values in each.items()}
 
 

@@ -39,11 +39,19 @@ class BlindCore(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> BlindRepair:
         """A damaged picture, float ``N,3,H,W`` in [0, 1], and what is known of its damage, ``N,1,H,W``, maybe 0."""
-        logits = self.finder(standardise(image)[0])
-        soft = torch.maximum(torch.sigmoid(logits), mask)
+        logits = self.find(image)
+        return BlindRepair(self.refiner(*self.fill_found(image, torch.sigmoid(logits), mask)), logits)
+
+    def find(self, image: Tensor) -> Tensor:
+        """How sure it is of damage, ``N,1,H,W``, see ``BlindRepair.logits``."""
+        logits: Tensor = self.finder(standardise(image)[0])
+        return logits
+
+    def fill_found(self, image: Tensor, likely: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill what is more likely damaged than not; returns the filled picture, and the soft mask it leaves."""
+        soft = torch.maximum(likely, mask)
         hole = F.max_pool2d((soft > 0.5).to(image.dtype), 3, stride=1, padding=1).detach()  # with its blurred edge
-        filled = self.fill(image, hole)
-        return BlindRepair(self.refiner(filled, torch.maximum(soft, hole)), logits)
+        return self.fill(image, hole), torch.maximum(soft, hole)
 
 
 class BlindUNet(nn.Module):
@@ -87,11 +95,16 @@ class BlindUNet(nn.Module):
         self.stride = math.lcm(fill.stride, self.core.finder.stride, self.core.refiner.unet.stride)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Float ``N,3,H,W`` in [0, 1] to the whole repaired picture; ``mask``, ``N,1,H,W``, adds known damage."""
-        repair: BlindRepair = self.core(image, mask)
-        return repair.picture
+        """Float ``N,3,H,W`` in [0, 1] to the whole repaired picture; ``mask``, ``N,1,H,W``, adds known damage.
+
+        The mean over the mirror picture, as in ``ResidualUNet``.
+        """
+        filled, soft = self.core.fill_found(image, self.find(image), mask)
+        repair: Tensor = self.core.refiner(filled, soft)
+        mirrored: Tensor = self.core.refiner(filled.flip(3), soft.flip(3)).flip(3)
+        return (repair + mirrored) / 2
 
     def find(self, image: Tensor) -> Tensor:
-        """How likely each pixel is damaged, ``N,1,H,W`` in [0, 1]."""
-        likely: Tensor = torch.sigmoid(self.core.finder(standardise(image)[0]))
-        return likely
+        """How likely each pixel is damaged, ``N,1,H,W`` in [0, 1]: the mean over the picture's four reflections."""
+        flips: tuple[list[int], ...] = ([], [3], [2], [2, 3])
+        return torch.stack([torch.sigmoid(self.core.find(image.flip(f))).flip(f) for f in flips]).mean(dim=0)

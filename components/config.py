@@ -234,7 +234,7 @@ class GateConfig(Section):
     @field_validator("family_min_ssim", "family_max_mse")
     @classmethod
     def _known_families(cls, value: str) -> str:
-        return ",".join(f"{family}:{limit:g}" for family, limit in _parse_limits(value).items())
+        return ",".join(f"{family}:{limit!r}" for family, limit in _parse_limits(value).items())
 
     @property
     def family_limits(self) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.inpainting.scores import LABELS, Decision, Evaluation
+from components.inpainting.scores import CHARTS, LABELS, Decision, Evaluation
 
 _BESIDE: list[tuple[str, str, Callable[[Iterable[float]], float]]] = [
     ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("hole_mse", "%.5f", min), ("hole_l1", "%.4f", min),
@@ -46,6 +46,7 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         beside=[_beside_row(evaluation, name) for name in LABELS if name in evaluation.beside],
         names=LABELS,
         gallery=data_image((folder / "repairs.png").read_bytes()),
+        charts=[(caption, (folder / "charts" / f"{name}.svg").read_text()) for name, caption in CHARTS.items()],
     )
 
 

@@ -23,7 +23,9 @@ def plan(
     train_adversarial_weight: float, train_feature_matching_weight: float, train_log_interval: int,
     train_sample_interval: int, train_checkpoint_interval: float, train_precision: str, train_compile: str,
     train_num_processes: int, train_seed: int,
-    gate_min_ssim: float, gate_max_mse: float, serve_model_name: str, run_experiment: str, run_name: str,
+    gate_mode: str, gate_min_ssim: float, gate_max_mse: float, gate_family_min_ssim: str, gate_family_max_mse: str,
+    gate_min_mask_f1: float, gate_champion_margin: float, gate_max_latency_ms: float, gate_max_size_mb: float,
+    serve_model_name: str, run_experiment: str, run_name: str,
 ) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
                            ("Output", list)]):  # fmt: skip
     """Validate all parameters together. Orders are called Output, the one name that kfp.local loops over."""
@@ -73,7 +75,7 @@ def evaluate(
     config: str, dataset: Input[Dataset], model: Input[Model],
     evaluation: Output[Artifact], report: Output[HTML], metrics: Output[Metrics],
 ):  # fmt: skip
-    """Score the model beside the champion, a classical method and doing nothing."""
+    """Score the model beside the champion, classical methods and doing nothing."""
     from pathlib import Path
     from components import config as c, evaluate, manifest
 

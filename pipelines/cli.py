@@ -64,7 +64,7 @@ def run(
     config = _here(_config(preset, data, set_))
     result = RunResult.read(run_pipeline(config, Settings()))
     print_summary(result, config.serve.model_name, Console(highlight=False))
-    if fail_if_refused and not result.promoted:
+    if fail_if_refused and result.refused:
         raise typer.Exit(_REFUSED)
 
 
@@ -195,18 +195,17 @@ def promote(
     model_name: ModelName = "kintsugi",
 ) -> None:
     """Make an admitted version champion, which gate_mode=manual leaves to you."""
-    from components.inpainting.scores import Decision
     from components.tracking import Registry
 
     registry = Registry(Settings(), model_name)
-    chosen = registry.admitted_challenger(version)
-    decision, current = Decision.model_validate_json(chosen.tags["decision"]), registry.champion()
+    chosen, decision = registry.admitted_challenger(version)
+    current = registry.champion()
     if current and current.number == chosen.number:
         raise ConfigError(f"version {chosen.number} is champion already")
     if not yes:
         instead = f" in place of version {current.number}" if current else ""
-        typer.confirm(f"Make version {chosen.number} champion{instead}?", abort=True)
-    registry.promote(chosen.number, decision.champion, why or decision.verdict)
+        typer.confirm(f"Make version {chosen.number} of {model_name} champion{instead}?", abort=True)
+    registry.promote(chosen.number, decision.champion, why or "promoted by hand: every rule held")
     console.print(f"version {chosen.number} is champion; 'kintsugi serve' takes it at its next start")
 
 

@@ -90,7 +90,9 @@ def _device(_: Settings) -> str:
 def _compute(_: Settings) -> str:
     from components.hardware import choose_compute, choose_device
 
-    return f"auto chooses {choose_compute(choose_device(), 'auto', 'auto', TrainConfig().steps).reason}"
+    default = TrainConfig()
+    compute = choose_compute(choose_device(), "auto", "auto", default.steps)
+    return f"for {default.model} auto chooses {compute.reason}"
 
 
 def _compiler(_: Settings) -> str:

@@ -33,6 +33,13 @@ class RunResult:
     dataset: Path
     source: str
 
+    @property
+    def refused(self) -> bool:
+        """Whether the model is not fit: a rule of the gate does not hold, or it answered differently when served."""
+        if self.decision.mode == "dry_run":
+            return bool(self.decision.missed)
+        return not (self.decision.admitted and self.verified)
+
     @classmethod
     def read(cls, folder: Path) -> RunResult:
         """Read the result of a run from the folder that ``run_pipeline`` returned."""
@@ -61,7 +68,7 @@ def print_summary(result: RunResult, model_name: str, console: Console) -> None:
     for rule in result.decision.rules:
         mark = "[green]✓[/]" if rule.passed else "[red]✗[/]"
         console.print(f"{mark} {escape(rule.sentence)}", highlight=False, soft_wrap=True)
-    console.print(f"\n[bold]{_outcome(result)}[/]", highlight=False)
+    console.print(f"\n[bold]{_outcome(result, _named(model_name))}[/]", highlight=False)
     for name in ("report", "repairs", "samples", "card", "dataset"):
         path = getattr(result, name)
         console.print(f"{name.capitalize():9} {escape(_short(path))}", highlight=False, soft_wrap=True)
@@ -71,7 +78,7 @@ def print_summary(result: RunResult, model_name: str, console: Console) -> None:
 
 
 def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]:
-    named = "" if model_name == ServeConfig().model_name else f" --model-name {model_name}"
+    named = _named(model_name)
     if result.decision.champion or result.promoted:
         yield (
             f"make serve{named and f' ARGS={named.strip()!r}'}",
@@ -84,14 +91,19 @@ def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]
     yield f"make run{data} ARGS='--set train_steps=2400'", "trains a challenger for longer"
 
 
-def _outcome(result: RunResult) -> str:
+def _named(model_name: str) -> str:
+    """The option that names a registered model, where it is not the default one."""
+    return "" if model_name == ServeConfig().model_name else f" --model-name {model_name}"
+
+
+def _outcome(result: RunResult, named: str) -> str:
     if result.promoted:
         return f"Promoted: version {result.version} is champion now."
     kept = f"version {result.decision.champion} stays champion" if result.decision.champion else "there is no champion"
     if result.decision.mode == "dry_run":
         return f"Dry run: the model is not registered; {kept}."
     if result.decision.admitted and result.decision.mode == "manual" and result.verified:
-        return f"Admitted: version {result.version} is challenger, 'kintsugi promote' makes it champion; {kept}."
+        return f"Admitted: version {result.version} is challenger, 'kintsugi promote{named}' makes it champion; {kept}."
     if result.decision.admitted:
         return f"Not promoted: version {result.version} answered differently when served; {kept}."
     return f"Refused: the model is not registered; {kept}."

@@ -6,8 +6,8 @@ from kfp import dsl
 from components import steps
 from components.config import parameter_guide
 
-DESCRIPTION = f"""Trains a picture mender, compares it with the champion and a classical method on pictures
-it never saw, and promotes it only when it repairs better.
+DESCRIPTION = f"""Trains a picture mender, compares it with the champion and classical methods on pictures
+it never saw, and promotes it when it repairs better and its Bento answers alike (gate_mode says whether at once).
 
 {parameter_guide()}"""
 

@@ -191,7 +191,7 @@ def test_doctor_finds_this_machine_healthy(kintsugi: Kintsugi) -> None:
         "port 3000", "port 5000",
     ]  # fmt: skip
     assert "onnxruntime" in lines["packages"] and "torch" in lines["device"]
-    assert lines["compute"].startswith("auto chooses ") and "; compile " in lines["compute"]
+    assert lines["compute"].startswith("for residual_unet auto chooses ") and "; compile " in lines["compute"]
     assert lines["MLflow"] == "in the state folder, champion: none yet; 'make run' trains one"
 
 

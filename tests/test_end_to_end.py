@@ -19,12 +19,14 @@ from PIL import Image
 
 from components.config import Settings
 from components.inpainting.images import Bytes, decode_image, encode_png, read_image
-from components.tracking import CHAMPION, Registry
+from components.tracking import CHALLENGER, CHAMPION, Registry
 from components.verify import free_port
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.slow
 
+MANUAL = "by-hand"
+BY_HAND = ["--set=gate_mode=manual", f"--set=serve_model_name={MANUAL}"]
 TINY = [f"--set={name}={value}" for name, value in {**SMALL, "train_learning_rate": 0.0005}.items()]
 
 
@@ -50,6 +52,7 @@ def runs(state: Path) -> dict[str, subprocess.CompletedProcess[str]]:
         "promoted": kintsugi(state, "run", *TINY, "--set", "train_steps=60", "--fail-if-refused"),
         "kept": kintsugi(state, "run", *TINY, "--set", "train_steps=60", "--set", "data_num_shards=3"),
         "refused": kintsugi(state, "run", *TINY, "--set", "train_steps=0", "--fail-if-refused"),
+        "manual": kintsugi(state, "run", *TINY, "--set", "train_steps=60", "--fail-if-refused", *BY_HAND),
     }
 
 
@@ -82,7 +85,7 @@ def test_first_model_is_promoted(runs: Runs, state: Path) -> None:
 def test_an_equal_model_is_not_better_and_the_champion_stays(runs: Runs) -> None:
     output = runs["kept"].stdout
     assert runs["kept"].returncode == 0, output + runs["kept"].stderr
-    assert "does not repair better than the champion, version 1" in output
+    assert "does not certainly repair better than the champion, version 1" in output
     assert "version 1 stays champion" in output
 
 
@@ -96,6 +99,22 @@ def test_an_untrained_model_is_refused(runs: Runs, state: Path) -> None:
     assert champion.number == "1"
 
 
+def test_a_person_has_the_last_word_where_the_policy_says_so(runs: Runs, state: Path) -> None:
+    assert runs["manual"].returncode == 0, runs["manual"].stdout + runs["manual"].stderr
+    assert "version 1 is challenger, 'kintsugi promote --model-name by-hand' makes it champion" in runs["manual"].stdout
+    registry = Registry(Settings(home=state), MANUAL)
+    assert registry.champion() is None
+    assert registry.aliases() == {CHALLENGER: "1"}
+    promoted = kintsugi(state, "promote", "--yes", "--why", "looked at it", "--model-name", MANUAL)
+    assert promoted.returncode == 0, promoted.stderr
+    assert registry.aliases() == {CHAMPION: "1"}
+    assert [entry.why for entry in registry.history()] == ["looked at it"]
+    again = kintsugi(state, "promote", "1", "--yes", "--model-name", MANUAL)
+    assert "version 1 is champion already" in again.stderr
+    none = kintsugi(state, "promote", "--yes", "--model-name", MANUAL)
+    assert "has no challenger to promote" in none.stderr
+
+
 def test_mlflow_shows_every_run_with_its_verdict(runs: Runs, state: Path) -> None:
     from mlflow import MlflowClient
 
@@ -103,7 +122,7 @@ def test_mlflow_shows_every_run_with_its_verdict(runs: Runs, state: Path) -> Non
     experiment = client.get_experiment_by_name("kintsugi")
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
-    assert [run.data.tags["admitted"] for run in found] == ["true", "false", "false"]
+    assert [run.data.tags["admitted"] for run in found] == ["true", "false", "false", "true"]
     assert len({run.data.tags["dataset"] for run in found}) == 1  # however many shards it was read in
     first = found[0]
     assert {

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from skimage.metrics import structural_similarity
 
 from components.config import PipelineConfig, ServeConfig, Settings
 from components.evaluate import evaluate
+from components.evaluate.repairing import Contest
 from components.gate import gate
 from components.inpainting.classical import repair
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, DAMAGED, LABELS, Evaluation, Score
+from components.inpainting.export import ENGINE
+from components.inpainting.networks import build_generator
+from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, Evaluation, Score
 from components.manifest import read_manifest
 from components.promote import promote
 from components.register import register
@@ -28,6 +34,24 @@ def trained_and_evaluated(settings: Settings, dataset: Path, folder: Path, steps
     return Evaluation.model_validate_json((folder / "evaluation" / "scores.json").read_bytes())
 
 
+@dataclass(frozen=True)
+class Judged:
+    """An untrained model, evaluated and refused: its state folder, the folder of its files, its scores."""
+
+    settings: Settings
+    folder: Path
+    scores: Evaluation
+
+
+@pytest.fixture(scope="module")
+def untrained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    folder = tmp_path_factory.mktemp("untrained")
+    settings = Settings(home=folder / "state", MLFLOW_TRACKING_URI="")
+    scores = trained_and_evaluated(settings, dataset, folder, steps=0)
+    gate(PipelineConfig().gate, folder / "evaluation", folder / "decision", folder / "verdict.html", settings)
+    return Judged(settings, folder, scores)
+
+
 def admit(settings: Settings, folder: Path) -> None:
     """What the gate would write for a model that passes, at the scores the evaluation found."""
     lenient = PipelineConfig.from_flat({"gate_min_ssim": -1.0, "gate_max_mse": 1.0}).gate
@@ -36,8 +60,8 @@ def admit(settings: Settings, folder: Path) -> None:
     decision.write_text(json.dumps(json.loads(decision.read_text()) | {"admitted": True}))
 
 
-def test_scores_are_those_of_scikit_image(settings: Settings, dataset: Path, tmp_path: Path) -> None:
-    scores = trained_and_evaluated(settings, dataset, tmp_path, steps=0)
+def test_scores_are_those_of_scikit_image(untrained: Judged, dataset: Path) -> None:
+    scores = untrained.scores
     test = PreparedDataset.open(dataset).split("test")
     expected = [
         structural_similarity(repair("biharmonic", damaged, mask), truth, channel_axis=-1)
@@ -51,12 +75,33 @@ def test_scores_are_those_of_scikit_image(settings: Settings, dataset: Path, tmp
     assert scores.methods[CANDIDATE].overall.ssim == pytest.approx(np.mean([s.ssim for s in families.values()]))
 
 
-def test_every_picture_family_and_method_has_a_row(settings: Settings, dataset: Path, tmp_path: Path) -> None:
-    scores = trained_and_evaluated(settings, dataset, tmp_path, steps=0)
-    table = pd.read_parquet(tmp_path / "evaluation" / "per_image.parquet")
+def test_every_picture_family_and_method_has_a_row(untrained: Judged) -> None:
+    scores = untrained.scores
+    table = pd.read_parquet(untrained.folder / "evaluation" / "per_image.parquet")
     assert len(table) == 8 * 4 * 9  # fewer than slow methods repair
-    means = table[(table.method == CANDIDATE) & (table.family == "text")][[*Score.model_fields]].mean()
-    assert means.to_dict() == pytest.approx(scores.methods[CANDIDATE].families["text"].model_dump())
+    known = scores.methods[CANDIDATE].families["text"].known
+    assert known.keys() == set(Score.model_fields) - {"mask_f1", "mask_iou"}
+    means = table[(table.method == CANDIDATE) & (table.family == "text")][[*known]].mean()
+    assert means.to_dict() == pytest.approx(known)
+
+
+def test_a_blind_model_is_judged_by_what_it_finds_too(dataset: Path) -> None:
+    torch.manual_seed(0)
+    generators = {CANDIDATE: build_generator("blind_unet").eval(), CHAMPION: build_generator("residual_unet").eval()}
+    found = Contest(generators).find(PreparedDataset.open(dataset).split("test"), "text")
+    assert found.keys() == {CANDIDATE}
+    assert found[CANDIDATE].keys() == {"mask_f1", "mask_iou"}
+    assert all(
+        len(scores) == 8 and (scores >= 0).all() and (scores < 0.5).all() for scores in found[CANDIDATE].values()
+    )
+
+
+def test_the_model_as_it_will_be_served_is_measured_and_kept(untrained: Judged) -> None:
+    exported, engine = untrained.scores.exported, untrained.folder / "evaluation" / ENGINE
+    assert exported is not None
+    assert exported.megabytes == engine.stat().st_size / 1e6
+    assert (exported.num_pictures, exported.image_size) == (8, 64)
+    assert 0 < exported.milliseconds < 1e5
 
 
 def test_champion_is_scored_again_and_an_equal_model_is_refused(
@@ -70,7 +115,7 @@ def test_champion_is_scored_again_and_an_equal_model_is_refused(
     promote(serve, version, first / "decision", settings)
     scores = trained_and_evaluated(settings, dataset, second, steps=2)
     assert scores.champion == version
-    assert scores.methods[CHAMPION] == scores.methods[CANDIDATE]
+    assert scores.methods[CHAMPION].model_dump_json() == scores.methods[CANDIDATE].model_dump_json()  # NaN is not NaN
     admitted = gate(
         PipelineConfig().gate, second / "evaluation", second / "decision", second / "verdict.html", settings
     )
@@ -80,32 +125,39 @@ def test_champion_is_scored_again_and_an_equal_model_is_refused(
     assert len(Registry(settings, serve.model_name).versions()) == 1
 
 
-def test_an_evaluation_of_another_model_registers_nothing(settings: Settings, dataset: Path, tmp_path: Path) -> None:
-    for name, steps in (("one", 1), ("other", 0)):
-        trained_and_evaluated(settings, dataset, tmp_path / name, steps=steps)
-        admit(settings, tmp_path / name)
-    one, other = tmp_path / "one", tmp_path / "other"
+def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, dataset: Path, tmp_path: Path) -> None:
+    config = PipelineConfig.from_flat({"train_steps": 1, "train_batch_size": 4})
+    train(
+        config.train, config.run, dataset, dataset.with_name("card.html"), tmp_path / "model", untrained.settings
+    )  # fmt: skip
+    admitted = tmp_path / "admitted"
+    shutil.copytree(untrained.folder / "evaluation", admitted / "evaluation")
+    admit(untrained.settings, admitted)
     with pytest.raises(RegistryError, match="of another model"):
-        register(ServeConfig(), one / "model", other / "evaluation", other / "decision", settings)
+        register(
+            ServeConfig(), tmp_path / "model", admitted / "evaluation", admitted / "decision", untrained.settings
+        )  # fmt: skip
 
 
-def test_the_reports_are_self_contained_and_lead_with_the_verdict(
-    settings: Settings, dataset: Path, tmp_path: Path
-) -> None:
-    trained_and_evaluated(settings, dataset, tmp_path, steps=0)
-    gate(PipelineConfig().gate, tmp_path / "evaluation", tmp_path / "decision", tmp_path / "verdict.html", settings)
-    scores_only, verdict = (tmp_path / "report.html").read_text(), (tmp_path / "verdict.html").read_text()
+def test_the_reports_are_self_contained_and_lead_with_the_verdict(untrained: Judged) -> None:
+    scores_only, verdict = ((untrained.folder / name).read_text() for name in ("report.html", "verdict.html"))
     assert "the verdict is in the report of the gate step" in scores_only
-    assert verdict.index("Refused.") < verdict.index("never trained") < verdict.index("SSIM of the whole picture")
+    assert (
+        verdict.index("Refused.")
+        < verdict.index("never trained")
+        < verdict.index("What to do next")
+        < verdict.index("SSIM of the whole picture")
+    )
     for page in (scores_only, verdict):
+        assert page.count("<svg") == len(CHARTS)
+        assert all(caption in page for caption in CHARTS.values())
         assert "data:image/png" in page
         assert "http://" not in page
         assert "https://" not in page
         assert "<script" not in page
 
 
-def test_manifests_say_what_was_made_from_what(settings: Settings, dataset: Path, tmp_path: Path) -> None:
-    trained_and_evaluated(settings, dataset, tmp_path, steps=0)
-    model = read_manifest(tmp_path / "model", "model")
-    made_from = read_manifest(tmp_path / "evaluation", "evaluation").made_from
+def test_manifests_say_what_was_made_from_what(untrained: Judged) -> None:
+    model = read_manifest(untrained.folder / "model", "model")
+    made_from = read_manifest(untrained.folder / "evaluation", "evaluation").made_from
     assert made_from == {"model": model.digest, "dataset": model.made_from["dataset"]}

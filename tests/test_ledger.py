@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from components.config import RunConfig, Settings, TrainConfig
+from components.inpainting.scores import Decision
 from components.manifest import Manifest
 from components.tracking import CHAMPION, PREVIOUS, Registry, RegistryError, start_run
+from components.verify import free_port
 
 PROCESSES = 16
 
 
 @pytest.fixture
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of the test's own, as an MLflow tracking URI."""
+    binaries = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
+    if not binaries:
+        pytest.skip("no PostgreSQL here; apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="kintsugi-postgres-") as name:
+        folder, port, as_user = Path(name), free_port(), []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            shutil.chown(folder, "postgres")
+            as_user = ["runuser", "-u", "postgres", "--"]
+
+        def call(program: str, *arguments: str) -> None:
+            command = [*as_user, str(binaries[-1] / program), "-D", str(folder / "data"), *arguments]
+            subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        call("initdb", "-U", "postgres", "-A", "trust", "--no-sync")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        call("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            call("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.fixture
 def registry(settings: Settings) -> Registry:
+    return registered(settings)
+
+
+def registered(settings: Settings) -> Registry:
     """A registered model of three versions, the first of them champion."""
     manifest = Manifest(kind="dataset", digest="d" * 64, code_version="", facts={"source": "sample"})
     with start_run(settings, RunConfig(), TrainConfig(), manifest) as run:
@@ -28,13 +64,37 @@ def registry(settings: Settings) -> Registry:
     return registry
 
 
+REFUSED, ADMITTED = (
+    Decision(admitted=admitted, rules=[], champion="1").model_dump_json() for admitted in (False, True)
+)
+
+
+@pytest.mark.parametrize(
+    ("tags", "complaint"),
+    [
+        ({}, "was not admitted by the gate"),
+        ({"decision": REFUSED}, "was not admitted by the gate"),
+        ({"decision": ADMITTED}, "was never packaged"),
+        ({"decision": ADMITTED, "bento": "b:1", "verified": ""}, "was never verified"),
+        ({"decision": ADMITTED, "bento": "b:1", "verified": "false"}, "did not repair alike when it was served"),
+    ],
+)
+def test_what_speaks_against_a_promotion_by_hand(registry: Registry, tags: dict[str, str], complaint: str) -> None:
+    registry.tag("3", tags)
+    with pytest.raises(RegistryError, match=complaint):
+        registry.admitted_challenger()
+    registry.tag("3", {"decision": ADMITTED, "bento": "b:1", "verified": "true"})
+    for version, decision in (registry.admitted_challenger(), registry.admitted_challenger("3")):
+        assert (version.number, decision.champion) == ("3", "1")
+
+
 PROMOTE = """
 import os, sys, time
 from pathlib import Path
 from components.config import Settings
 from components.tracking import Registry, RegistryError
 
-settings, processes = Settings(home=Path(sys.argv[1])), int(sys.argv[2])
+settings, processes = Settings(home=Path(sys.argv[1]), MLFLOW_TRACKING_URI=sys.argv[3]), int(sys.argv[2])
 at = time.monotonic() + 2
 children = []
 for version in range(2, processes + 2):
@@ -54,10 +114,17 @@ for _ in range(processes):
 
 
 @pytest.mark.slow
-def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(registry: Registry, settings: Settings) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts beside a database server
+    uri = request.getfixturevalue("postgres") if store == "postgres" else ""
+    settings = Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
+    registry = registered(settings)
     for number in range(PROCESSES - 2):
         registry.register(registry.get("1").run_id, {"digest": str(number)})
-    command = [sys.executable, "-c", PROMOTE, str(settings.home), str(PROCESSES)]
+    command = [sys.executable, "-c", PROMOTE, str(settings.home), str(PROCESSES), uri]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())

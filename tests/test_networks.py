@@ -68,6 +68,16 @@ def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
     assert torch.allclose(faint, generator(image, mask) * 0.5 + 0.25, atol=0.02)
 
 
+def test_a_blind_generator_finds_the_same_damage_in_a_reflected_picture() -> None:
+    image, _ = picture_and_mask(64, 96)
+    generator = BlindUNet().eval()
+    nn.init.normal_(generator.core.finder.head.weight, std=0.5)
+    found = generator.find(image)
+    assert found.std() > 0.01
+    for flip in ([2], [3], [2, 3]):
+        assert torch.allclose(generator.find(image.flip(flip)).flip(flip), found, atol=1e-5)
+
+
 def test_a_blind_generator_leaves_alone_what_it_takes_for_sound_and_fills_what_it_finds() -> None:
     image, mask = picture_and_mask(64, 96)
     generator = BlindUNet().eval()

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from components.config import ServeConfig, Settings
+from components.evaluate.charts import draw_charts
 from components.evaluate.exporting import export_and_measure
 from components.evaluate.intervals import Bootstrap
 from components.evaluate.repairing import Contest, num_beside
@@ -30,7 +31,7 @@ from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, DAMAGE
 from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
-from components.tracking import Registry, Run, open_run
+from components.tracking import Registry, Run, open_run, run_page
 
 KIND = "evaluation"
 
@@ -62,6 +63,7 @@ def evaluate(
             "model_digest": manifest.digest,
             "dataset_digest": data.manifest.digest,
             "run_id": run.id,
+            "run_page": run_page(settings, run.id),
             "model": manifest.facts["model"],
             "steps": manifest.facts["steps"],
             "champion": champion.number if champion else "",
@@ -72,6 +74,7 @@ def evaluate(
         (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
         per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
         Image.fromarray(_sheet(gallery, data.image_size)).save(draft.path / "repairs.png")
+        draw_charts(result, model / "history.jsonl", draft.path / "charts")
     write_file(report, evaluation_report(evaluation, result))
     _log(run, result, evaluation)
     best = result.methods[CANDIDATE].overall
@@ -98,8 +101,9 @@ def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) ->
 
 
 Gallery = list[dict[str, Bytes]]
-"""Rows of pictures by method, uint8 ``H,W,3``, the truth under ``_TRUTH``."""
+"""Rows of pictures by caption or method, uint8 ``H,W,3``: what was damaged, the mask, repairs, the truth, the error."""
 _TRUTH = "truth"
+_ERROR_GAIN = 4
 
 
 def _hold(contest: Contest, test: Split, families: tuple[str, ...]) -> tuple[dict[str, Each], Gallery]:
@@ -114,8 +118,19 @@ def _hold(contest: Contest, test: Split, families: tuple[str, ...]) -> tuple[dic
             each[family][name] |= found
         order = np.argsort(-each[family][CANDIDATE]["ssim"])
         for i in (order[0], order[len(order) // 2], order[-1]):
-            gallery.append({name: repairs[name][i] for name in SHOWN if name in repairs} | {_TRUTH: truths[i]})
+            row = {
+                DAMAGED: repairs[DAMAGED][i],
+                "mask": np.repeat(test.masks(family)[i][..., None] * np.uint8(255), 3, 2),
+            }
+            row |= {name: repairs[name][i] for name in SHOWN if name in repairs}
+            gallery.append(row | {_TRUTH: truths[i], "error": _error_map(repairs[CANDIDATE][i], truths[i])})
     return each, gallery
+
+
+def _error_map(repair: Bytes, truth: Bytes) -> Bytes:
+    """How far a repair is from the truth, uint8 ``H,W,3``: black where equal, white from a quarter of the range."""
+    worst = np.abs(repair.astype(int) - truth).max(axis=2, keepdims=True)
+    return np.repeat(np.clip(worst * _ERROR_GAIN, 0, 255).astype(np.uint8), 3, axis=2)
 
 
 def _sheet(gallery: Gallery, size: int) -> Bytes:

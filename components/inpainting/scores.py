@@ -9,6 +9,13 @@ from pydantic import BaseModel, ConfigDict
 DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
 OVERALL = "overall"
 
+CHARTS = {
+    "families": "PSNR per mask family, with 95 % intervals",
+    "coverage": "PSNR against the share of the picture that is damaged",
+    "training": "How the training went",
+}
+"""The charts of an evaluation, ``charts/<name>.svg`` in its folder, with their captions."""
+
 LABELS = {
     DAMAGED: "doing nothing",
     "mean": "mean colour",
@@ -37,7 +44,7 @@ class _Frozen(BaseModel):
 class Score(_Frozen):
     """Means over test pictures."""
 
-    ssim: float  # composited picture, scikit-image's definition, [-1, 1]
+    ssim: float  # composited picture (of a blind model the whole output), scikit-image's definition, [-1, 1]
     psnr: float  # composited picture, dB
     hole_mse: float  # inside the hole, pixels in [0, 1]
     hole_l1: float = math.nan  # inside the hole, pixels in [0, 1]
@@ -116,6 +123,7 @@ class Evaluation(_Frozen):
     slices: list[Slice] = []
     blind: bool = False  # the model was not shown where the damage is, and nothing was pasted for it
     exported: Exported | None = None
+    run_page: str = ""  # the run in MLflow's web pages, where it has any
 
     @property
     def in_tables(self) -> list[str]:
@@ -144,6 +152,7 @@ class Decision(_Frozen):
     policy: dict[str, float | str] = {}
     champion: str = ""  # version number of the champion it was compared with
     mode: str = "enforce"  # of the policy
+    advice: list[str] = []  # what to do next, in sentences
 
     @property
     def missed(self) -> str:
@@ -159,7 +168,7 @@ class Decision(_Frozen):
             return "Refused."
         if self.mode == "off":
             return "Admitted unjudged, the gate is off."
-        return "Admitted: every rule holds." + (" It waits for 'kintsugi promote'." if self.mode == "manual" else "")
+        return "Admitted: every rule holds." + (" It waits to be promoted by hand." if self.mode == "manual" else "")
 
     @property
     def verdict(self) -> str:

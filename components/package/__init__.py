@@ -52,7 +52,7 @@ def package(config: ServeConfig, version: str, dataset: Path, bento: Path, setti
         draft.made_from = {"model": found.tags["digest"], "dataset": found.tags["dataset"]}
         draft.facts = {"tag": tag, "version": version, "max_difference": max(p["max_difference"] for p in parity)}
     open_run(settings, found.run_id).log_file(bento / BENTO_FILE, KIND)
-    registry.tag(version, {"bento": tag})
+    registry.tag(version, {"bento": tag, "verified": ""})
     say(f"packaged {tag}")
     return read_manifest(bento, KIND)
 

@@ -14,7 +14,7 @@ from components.tracking.client import TrackingError
 from components.tracking.ledger import Entry as LedgerEntry
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from components.tracking.run import Run
-from components.tracking.runs import open_run, start_run, sync
+from components.tracking.runs import open_run, run_page, start_run, sync
 
 __all__ = [
     "CHALLENGER",
@@ -27,6 +27,7 @@ __all__ = [
     "TrackingError",
     "Version",
     "open_run",
+    "run_page",
     "start_run",
     "sync",
 ]

@@ -1,8 +1,8 @@
 """The registry of models: versions with tags, and the aliases that point at them.
 
-A model version carries tags (``digest``, ``dataset``, ``code``, ``scores``, ``bento``, ``promoted_at``)
-and three aliases point at versions: ``challenger``, ``champion`` and ``previous``. Who is champion is decided
-in the ledger; the last two aliases follow it, and a call that dies half-way is completed by the next.
+A model version carries tags (``digest``, ``dataset``, ``code``, ``scores``, ``decision``, ``bento``, ``verified``,
+``promoted_at``) and three aliases point at versions: ``challenger``, ``champion`` and ``previous``. Who is champion
+is decided in the ledger; the last two aliases follow it, and a call that dies half-way is completed by the next.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.config import Settings
+from components.inpainting.scores import Decision
 from components.tracking.client import GENERATOR_FOLDER, connect
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-_REQUIRED = {
-    "decision": "was not admitted by the gate",
-    "bento": "was never packaged",
-    "verified": "did not repair alike when it was served",
-}
 
 
 class RegistryError(ValueError):
@@ -58,10 +54,12 @@ class Registry:
     def register(self, run_id: str, tags: Mapping[str, str]) -> Version:
         """Register the generator that a run logged, and point ``challenger`` at it.
 
-        A version with the same ``digest`` tag and run is not registered twice.
+        A version with the same ``digest`` tag and run is not registered twice; it gets the new tags.
         """
         found = [v for v in self.versions() if v.run_id == run_id and v.tags.get("digest") == tags["digest"]]
         version = found[0] if found else self._create(run_id, tags)
+        if found:
+            self.tag(version.number, tags)
         insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
         return version
 
@@ -124,18 +122,26 @@ class Registry:
         self._settle()
         return promoted
 
-    def admitted_challenger(self, number: str = "") -> Version:
-        """The version to promote by hand: the one named, else the challenger, if the gate and verify let it pass.
+    def admitted_challenger(self, number: str = "") -> tuple[Version, Decision]:
+        """The version to promote by hand, the one named, else the challenger, and the gate's decision on it.
 
-        Raises ``RegistryError`` saying what speaks against it.
+        Raises ``RegistryError`` saying what speaks against it, if the gate or the verify step do.
         """
         version = self.get(number) if number else self.aliased(CHALLENGER)
         if version is None:
             raise RegistryError(f"model {self.name!r} has no challenger to promote; see 'kintsugi models'")
-        for tag, sentence in _REQUIRED.items():
-            if not version.tags.get(tag) or version.tags[tag] == "false":
+        said = version.tags.get("decision", "")
+        decision = Decision.model_validate_json(said) if said else Decision(admitted=False, rules=[])
+        problems = {
+            "was not admitted by the gate": not decision.admitted,
+            "was never packaged": not version.tags.get("bento"),
+            "was never verified": not version.tags.get("verified"),
+            "did not repair alike when it was served": version.tags.get("verified") == "false",
+        }
+        for sentence, holds in problems.items():
+            if holds:
                 raise RegistryError(f"version {version.number} of {self.name!r} {sentence}, so it is not promoted")
-        return version
+        return version, decision
 
     def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
         """Make a former champion champion again. Raises ``RegistryError`` for one that never was."""

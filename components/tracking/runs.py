@@ -76,6 +76,14 @@ def open_run(settings: Settings, run_id: str, uid: str = "") -> Run:
     return Run(at_once(delivery), delivery)
 
 
+def run_page(settings: Settings, run_id: str) -> str:
+    """The address of a run's page in MLflow; ``""`` where MLflow is no server."""
+    if not settings.mlflow_uri.startswith(("http://", "https://")):
+        return ""
+    experiment = connect(settings).get_run(run_id).info.experiment_id
+    return f"{_address(settings).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
 def sync(settings: Settings) -> int:
     """Deliver all journals that no training writes to any more; returns the number of entries delivered.
 
@@ -186,7 +194,12 @@ def _delivered(settings: Settings, run_id: str, uid: str) -> str:
 
 
 def _receiver(settings: Settings) -> str:
-    return f"MLflow at {re.sub('(?<=://)[^/@]*@', '', settings.mlflow_uri)}"  # without a password
+    return f"MLflow at {_address(settings)}"
+
+
+def _address(settings: Settings) -> str:
+    """MLflow's address without a password."""
+    return re.sub("(?<=://)[^/@]*@", "", settings.mlflow_uri)
 
 
 def _failure(settings: Settings, error: Exception) -> str:

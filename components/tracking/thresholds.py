@@ -12,8 +12,6 @@ from mlflow.models import MetricThreshold
 from mlflow.models.evaluation import EvaluationResult
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-logging.getLogger("mlflow.models.evaluation.base").setLevel(logging.WARNING)  # it announces every call
-
 
 @dataclass(frozen=True)
 class Threshold:
@@ -29,6 +27,7 @@ def missed_thresholds(scores: Mapping[str, float], thresholds: Mapping[str, Thre
     ``mlflow.validate_evaluation_results`` decides, except on what is no finite number, which MLflow lets pass and
     which misses here.
     """
+    logging.getLogger("mlflow.models.evaluation.validation").setLevel(logging.WARNING)  # it announces every call
     return {name for name, threshold in thresholds.items() if not _holds(name, scores.get(name, math.nan), threshold)}
 
 

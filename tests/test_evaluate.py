@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
 from skimage.metrics import structural_similarity
 
 from components.config import PipelineConfig, ServeConfig, Settings
@@ -83,6 +84,19 @@ def test_every_picture_family_and_method_has_a_row(untrained: Judged) -> None:
     assert known.keys() == set(Score.model_fields) - {"mask_f1", "mask_iou"}
     means = table[(table.method == CANDIDATE) & (table.family == "text")][[*known]].mean()
     assert means.to_dict() == pytest.approx(known)
+
+
+def test_mlflow_shows_the_scores_of_every_picture_as_a_table(
+    untrained: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", untrained.settings.mlflow_uri)  # its client searches there
+    client = MlflowClient(untrained.settings.mlflow_uri)
+    (experiment,) = (e.experiment_id for e in client.search_experiments() if e.name == "kintsugi")
+    shown = client.load_table(experiment, "per_image.json", run_ids=[untrained.scores.run_id])
+    kept = pd.read_parquet(untrained.folder / "evaluation" / "per_image.parquet")
+    assert len(shown) == len(kept)
+    assert shown["ssim"].to_numpy() == pytest.approx(kept["ssim"].to_numpy())
+    assert list(shown["method"]) == list(kept["method"])
 
 
 def test_a_blind_model_is_judged_by_what_it_finds_too(dataset: Path) -> None:

@@ -72,11 +72,13 @@ def evaluate(
         }
         result = Evaluation(**_compared(data, contest, each), **facts)
         (draft.path / "scores.json").write_text(result.model_dump_json(indent=2))
-        per_image_table(data, each).to_parquet(draft.path / "per_image.parquet", index=False)
+        table = per_image_table(data, each)
+        table.to_parquet(draft.path / "per_image.parquet", index=False)
         Image.fromarray(_sheet(gallery, data.image_size)).save(draft.path / "repairs.png")
         draw_charts(result, model / "history.jsonl", draft.path / "charts")
     write_file(report, evaluation_report(evaluation, result))
     _log(run, result, evaluation)
+    run.log_table(table.to_json(orient="split", index=False), "per_image.json")
     best = result.methods[CANDIDATE].overall
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from components.inpainting.images import Bytes
 from components.journal import Entry, Refused, Write
@@ -59,6 +61,14 @@ class Run:
         page = Path(name)
         folder = "" if page.parent == Path() else page.parent.as_posix()
         self.log_written(lambda files: shutil.copyfile(path, files / page.name), folder)
+
+    def log_table(self, table: str, name: str) -> None:
+        """Log a table, JSON as ``pandas.DataFrame.to_json(orient="split", index=False)`` writes it, for MLflow to show.
+
+        In place of ``mlflow.log_table``, which adds to the rows of an earlier try of the same step.
+        """
+        self.log_written(lambda files: (files / name).write_text(table))
+        self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": name, "type": "table"}])})
 
     def log_model_folder(self, folder: Path) -> None:
         """Log a finished model folder, from where ``Registry.register`` takes it."""

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -105,13 +107,31 @@ def test_a_state_folder_that_cannot_be_made(kintsugi: Kintsugi, tmp_path: Path) 
     assert_one_sentence(kintsugi("run", home=tmp_path / "file" / "state"), "cannot be made", "KINTSUGI_HOME")
 
 
-def start_run(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "KINTSUGI_"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "run", *arguments],
-        env=environment | {"KINTSUGI_HOME": str(home), "COLUMNS": "200"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def start_run() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Start ``kintsugi run`` in a state folder, in a process group that is killed in the end."""
+    started = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's "&" inherit it ignored
+
+    def start(home: Path) -> subprocess.Popen[str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "KINTSUGI_"))}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", "run"],
+            env=environment | {"KINTSUGI_HOME": str(home), "COLUMNS": "200"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    signal.signal(signal.SIGINT, before)
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+StartRun = Callable[[Path], subprocess.Popen[str]]
 
 
 def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
@@ -132,7 +152,7 @@ _INTERRUPTED = (
 @pytest.mark.parametrize("step", ["prepare", "train"])
 @pytest.mark.parametrize("group", [True, False], ids=["terminal", "kill"])
 def test_an_interrupted_run_leaves_nothing_half_written(
-    step: str, group: bool, tmp_path: Path, kintsugi: Kintsugi
+    step: str, group: bool, tmp_path: Path, kintsugi: Kintsugi, start_run: StartRun
 ) -> None:
     """Ctrl-C reaches the whole process group; ``kill -INT`` the command alone. Meanwhile a second run is refused."""
     home = tmp_path / "state"
@@ -159,7 +179,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: Kintsugi) -> None:
+def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, kintsugi: Kintsugi, start_run: StartRun) -> None:
     home = tmp_path / "state"
     process = start_run(home)
     wait_for_line(process, "prepare")

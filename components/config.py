@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -262,10 +261,26 @@ class ServeConfig(Section):
 
 
 class RunConfig(Section):
-    """Where the run is filed in MLflow."""
+    """Where the run is filed, and on a cluster on which nodes it trains, where its state lies and who hears of its end."""
 
     experiment: str = Field("kintsugi", min_length=1, description="MLflow experiment")
     name: str = Field("training", min_length=1, description="name of the MLflow run")
+    gpu: Literal["p100", "l4", "t4", "v100", "a100", "h100", "none"] = Field(
+        "p100", description="cards of the nodes that train, train_num_processes of them; none: a CPU"
+    )
+    spot: bool = Field(False, description="whether spot nodes may train; a preempted training goes on elsewhere")
+    volume: str = Field(
+        "kintsugi",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="volume claim for checkpoints, and for MLflow where there is no server; made where it is missing",
+    )
+    webhook: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        exclude=True,  # whoever knows it can write there
+        description="address that is told how the run ended, as JSON with a text, as Slack takes it; empty: the "
+        "secret's KINTSUGI_WEBHOOK, if there is one",
+    )
 
 
 class PipelineConfig(BaseModel):
@@ -316,7 +331,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KINTSUGI_", frozen=True)
 
     home: Path = Field(Path(".kintsugi"), description="the state folder: runs, MLflow, Bentos, downloads")
+    volume: Path | None = Field(None, description="where a pod finds its shared volume; state goes there, not home")
     workers: int = Field(0, ge=0, description="processes that decode pictures; 0: one for each core")
+    webhook: str = Field("", description="address that is told how a run ended, where run_webhook names none")
+    ui: str = Field("", description="address of the Kubeflow Pipelines web pages, for links")
+    api: str = Field("http://ml-pipeline.kubeflow:8888", description="address of the Kubeflow Pipelines API, from a pod")
     tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
     )
@@ -324,7 +343,7 @@ class Settings(BaseSettings):
     @property
     def state(self) -> Path:
         """The state folder, absolute."""
-        return self.home.expanduser().absolute()
+        return (self.volume if self.volume and self.volume.is_dir() else self.home).expanduser().absolute()
 
     def make_state(self) -> Path:
         """Make the state folder where it is missing. Raises ``ConfigError`` where it cannot be made."""
@@ -371,49 +390,14 @@ def locate(name: str, value: str) -> str:
     return str(path.absolute())
 
 
-def parameter_guide() -> str:
-    """Every parameter with its default and meaning, one a line, grouped by prefix."""
-    lines = []
-    for section, model in _sections():
-        lines.append(f"{section}: {model.__doc__}")
-        for name in model.parameter_fields():
-            info = model.model_fields[name]
-            lines.append(f"- {section}_{name} (default {info.default!r}): {info.description}")
-    return "\n".join(lines)
-
-
-def load_preset(folder: Path, names: str) -> dict[str, Parameter]:
-    """Read presets, YAML files of flat parameters; of several, as in ``cifar,realism``, the later ones win.
-
-    Raises ``ConfigError`` for an unknown name.
-    """
-    presets = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    content: dict[str, Parameter] = {}
-    for name in split_names(names):
-        if name not in presets:
-            raise ConfigError(f"unknown preset {name!r}{suggestion(name, presets)}")
-        content |= yaml.safe_load(presets[name].read_text()) or {}
-    return content
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Parameter]:
-    """Parse ``name=value`` pairs of the command line; the configuration turns values into numbers."""
-    parsed: dict[str, Parameter] = {}
-    for assignment in assignments:
-        name, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"cannot read --set {assignment!r}; write name=value, e.g. --set train_steps=300")
-        parsed[name.strip()] = value
-    return parsed
-
-
-def _sections() -> Iterator[tuple[str, type[Section]]]:
+def sections() -> Iterator[tuple[str, type[Section]]]:
+    """The sections of a run by prefix, in the order of ``PipelineConfig``."""
     for section, field in PipelineConfig.model_fields.items():
         yield section, cast(type[Section], field.annotation)
 
 
 def _flat_fields() -> Iterator[tuple[str, str, str]]:
-    for section, model in _sections():
+    for section, model in sections():
         for name in model.parameter_fields():
             yield f"{section}_{name}", section, name
 

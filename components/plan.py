@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from components.cluster import ensure_volume
 from components.config import PipelineConfig, ReadOrder
-from components.manifest import code_version
+from components.form import resolve
+from components.manifest import code_version, write_file
+from components.pools import POOLS, place
 from components.progress import say, step
+from components.report import render
 
 
 @step("plan")
-def plan(parameters: Mapping[str, object]) -> tuple[str | list[str], ...]:
-    """Validate flat parameters; returns each section as JSON, in the order of ``PipelineConfig``, and the read orders.
+def plan(form: Mapping[str, Any], report: Path) -> tuple[Any, ...]:
+    """Validate a filled run form; returns the sections as JSON, where to train, and the read orders.
 
-    The code version stands in every section, so that a step's cache key changes with the code.
-    Raises ``ConfigError`` naming every parameter that is wrong.
+    The sections come in the order of ``PipelineConfig``. The code version stands in every one, so that a
+    step's cache key changes with the code. ``report`` becomes a page (HTML) that names every parameter and
+    who set it. On a cluster the shared volume is made where it is missing. Raises ``ConfigError`` naming
+    every parameter that is wrong.
     """
-    config = PipelineConfig.from_flat(parameters)
-    say(f"{len(parameters)} parameters are valid")
-    sections = [getattr(config, name) for name in PipelineConfig.model_fields]
-    planned = [s.model_copy(update={"code_version": code_version()}) for s in sections]
+    config, origins = resolve(form)
+    placement = place(config.run.gpu, config.train.num_processes, spot=config.run.spot)
+    say(f"{len(config.flat())} parameters are valid{''.join(_choices(config, origins))}")
+    notes = [note for note in (_where(config), ensure_volume(config.run.volume)) if note]
+    shown = {name: value for name, value in config.flat().items() if name != "run_webhook"}
+    write_file(report, render("plan.html", title="The run as planned", parameters=shown, origins=origins, notes=notes))
+    planned = [
+        getattr(config, name).model_copy(update={"code_version": code_version()}) for name in PipelineConfig.model_fields
+    ]
     orders = [ReadOrder(config=planned[0], shard=shard).model_dump_json() for shard in config.data.shards]
-    return *(section.model_dump_json() for section in planned), orders
+    dumped = (section.model_dump_json() for section in planned)
+    return *dumped, placement.node_selector, placement.tolerations, placement.accelerator_limit, orders
+
+
+def _choices(config: PipelineConfig, origins: Mapping[str, str]) -> list[str]:
+    flat = config.flat()
+    return [f"; {name} = {flat[name]} ({origin})" for name, origin in origins.items() if name != "run_webhook"]
+
+
+def _where(config: PipelineConfig) -> str:
+    """On which nodes a cluster trains; a machine of one's own trains on whatever it has."""
+    if config.run.gpu == "none":
+        return "On a cluster, training takes any node and no GPU."
+    pool, count = POOLS[config.run.gpu], config.train.num_processes
+    kind = " (spot nodes too)" if config.run.spot else ""
+    note = f" {pool.accelerator}: {pool.note}." if pool.note else ""
+    return (
+        f"On a cluster, training waits for a node{kind} with {count} free {pool.accelerator}; where there is none, "
+        f"set run_gpu to another profile, or to none to train on a CPU.{note}"
+    )

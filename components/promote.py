@@ -14,9 +14,12 @@ from components.tracking import Registry
 def promote(config: ServeConfig, version: str, decision: Path, settings: Settings) -> str:
     """Move the ``champion`` alias to a version by compare-and-set; returns the version number.
 
-    Raises ``RegistryError`` when another champion was chosen since the gate compared.
+    Where the gate's mode is ``manual`` that is left to ``kintsugi promote``, and ``""`` is returned. Raises ``RegistryError`` when another champion was chosen since the gate compared.
     """
     verdict = Decision.model_validate_json((decision / "decision.json").read_bytes())
+    if verdict.mode == "manual":
+        say(f"version {version} stays challenger until 'kintsugi promote', as gate_mode=manual asks")
+        return ""
     promoted = Registry(settings, config.model_name).promote(version, verdict.champion, verdict.verdict)
     say(f"{promoted.name} version {promoted.number} is champion")
     return promoted.number

@@ -12,50 +12,52 @@ from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 from components import __version__
 
 IMAGE = f"kintsugi-python:{__version__}"
+GPU_IMAGE = f"kintsugi-python-gpu:{__version__}"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def plan(
-    data_source: str, data_classes: str, data_image_size: int, data_crop: str, data_masks: str,
-    data_mask_source: str, data_box_size: int, data_num_train: int, data_num_val: int, data_num_test: int,
-    data_max_quarantine: float, data_reference: str, data_num_shards: int, data_seed: int,
-    train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float,
-    train_adversarial_weight: float, train_feature_matching_weight: float, train_log_interval: int,
-    train_sample_interval: int, train_checkpoint_interval: float, train_precision: str, train_compile: str,
-    train_num_processes: int, train_seed: int,
-    gate_mode: str, gate_min_ssim: float, gate_max_mse: float, gate_family_min_ssim: str, gate_family_max_mse: str,
-    gate_min_mask_f1: float, gate_champion_margin: float, gate_max_latency_ms: float, gate_max_size_mb: float,
-    serve_model_name: str, run_experiment: str, run_name: str,
+    data_source: str, data_classes: str, data_image_size: int, data_masks: str,
+    train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float, train_num_processes: int,
+    gate_mode: str, gate_min_ssim: float, gate_max_mse: float, serve_model_name: str,
+    run_gpu: str, run_spot: bool, run_volume: str, run_webhook: str, run_preset: str, run_mode: str, run_overrides: str,
+    run_id: str, report: Output[HTML],
 ) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
-                           ("Output", list)]):  # fmt: skip
+                         ("node_selector", dict), ("tolerations", list), ("accelerator_limit", str),
+                         ("Output", list)]):  # fmt: skip
     """Validate all parameters together. Orders are called Output, the one name that kfp.local loops over."""
-    parameters = locals().copy()
-    from components.plan import plan
+    form = {name: value for name, value in locals().items() if name not in ("run_id", "report")}
+    from pathlib import Path
+    from components import config as c, notify, plan
 
-    return plan(parameters)
+    with notify.telling("plan", run_webhook, run_id, c.Settings()):
+        return plan.plan(form, Path(report.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(order: str, part: Output[Dataset]):
+def ingest(order: str, webhook: str, run_id: str, part: Output[Dataset]):
     """Read and crop one shard of the source's pictures."""
     from pathlib import Path
-    from components import config as c, prepare
+    from components import config as c, notify, prepare
 
-    prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), c.Settings())
+    with notify.telling("ingest", webhook, run_id, c.Settings()):
+        prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(config: str, parts: Input[list[Dataset]], dataset: Output[Dataset], card: Output[HTML]):
+def prepare(
+    config: str, webhook: str, run_id: str, parts: Input[list[Dataset]], dataset: Output[Dataset], card: Output[HTML],
+):  # fmt: skip
     """Merge the shards into a dataset with fixed evaluation holes."""
     from pathlib import Path
-    from components import config as c, prepare
+    from components import config as c, notify, prepare
 
-    folders = [Path(part.path) for part in parts]
-    data = c.DataConfig.model_validate_json(config)
-    prepare.prepare(data, folders, Path(dataset.path), Path(card.path), c.Settings())
+    folders, data = [Path(part.path) for part in parts], c.DataConfig.model_validate_json(config)
+    with notify.telling("prepare", webhook, run_id, c.Settings()):
+        prepare.prepare(data, folders, Path(dataset.path), Path(card.path), c.Settings())
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
 def train(
     config: str, run_config: str, dataset: Input[Dataset], card: Input[HTML],
     model: Output[Model], metrics: Output[Metrics],
@@ -125,8 +127,16 @@ def verify(config: str, bento: Input[Artifact]) -> bool:
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def promote(config: str, version: str, decision: Input[Artifact]) -> str:
-    """Make the verified version champion."""
+    """Make the verified version champion, unless the gate leaves that to a person."""
     from pathlib import Path
     from components import config as c, promote
 
     return promote.promote(c.ServeConfig.model_validate_json(config), version, Path(decision.path), c.Settings())
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def notify(status: dsl.PipelineTaskFinalStatus, webhook: str, run_id: str):
+    """Tell the webhook, where one is set, how the run ended."""
+    from components import config as c, notify
+
+    notify.notify(status.state, webhook, run_id, c.Settings())

@@ -16,13 +16,11 @@ from components.config import (
     ConfigError,
     PipelineConfig,
     Settings,
-    load_preset,
     locate,
-    parse_assignments,
 )
+from components.form import load_preset, parse_assignments, presets
 from components.manifest import code_version
 
-PRESETS = Path(__file__).parent / "presets"
 _REFUSED = 3
 _CLICK_INTERRUPTED = 130
 _INTERRUPTED = (
@@ -36,9 +34,7 @@ cli = typer.Typer(
 )  # fmt: skip
 console = Console(markup=False, soft_wrap=True)
 
-Preset = Annotated[
-    str, typer.Option(help=f"one or several of {', '.join(sorted(p.stem for p in PRESETS.glob('*.yaml')))}")
-]
+Preset = Annotated[str, typer.Option(help=f"one or several of {', '.join(presets())}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]
 Data = Annotated[str | None, typer.Option(help="short for --set data_source=...")]
 
@@ -83,33 +79,58 @@ def prepare_(
     console.print(f"dataset {dataset}\ncard    {dataset.with_name('card.html')}")
 
 
+Image = Annotated[str, typer.Option(help="container image of the steps, name@sha256:...")]
+GpuImage = Annotated[str, typer.Option(help="container image of the train step")]
+AllowTags = Annotated[bool, typer.Option("--allow-tags", help="take images that are named by a tag, not a digest")]
+
+
 @cli.command("compile")
 def compile_(
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("build/kintsugi.yaml"),
-    image: Annotated[str | None, typer.Option(help="container image of the steps")] = None,
+    image: Image = "",
+    gpu_image: GpuImage = "",
 ) -> None:
-    """Write the pipeline's YAML for the Kubeflow UI."""
-    from pipelines.compile import compile_pipeline
+    """Write the pipeline's YAML for the Kubeflow UI: with dropdowns for 2.17 and later, and -compat without."""
+    from pipelines.compile import Images, compile_pipeline
+    from pipelines.lint import inspect
 
-    console.print(f"wrote {compile_pipeline(output, image=image)}")
+    written = compile_pipeline(output, Images(image, gpu_image))
+    findings = inspect(written, allow_tags=not image and not gpu_image)
+    if findings:
+        raise ConfigError("; ".join(findings))
+    console.print(f"wrote {written} and {written.with_name(f'{written.stem}-compat.yaml')}")
+    if not image:
+        console.print("the images go by this release's tag; give --image and --gpu-image with a digest for a cluster")
+
+
+@cli.command("lint")
+def lint_(
+    pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline")] = Path("build/kintsugi.yaml"),
+    allow_tags: AllowTags = False,
+) -> None:
+    """Look for what Kubeflow Pipelines runs wrongly without a word."""
+    from pipelines.lint import inspect
+
+    findings = inspect(pipeline, allow_tags=allow_tags)
+    for finding in findings:
+        console.print(f"✗ {finding}")
+    if findings:
+        raise typer.Exit(1)
+    console.print(f"✓ {pipeline}")
 
 
 @cli.command()
-def submit(
-    host: Annotated[str, typer.Option(envvar="KINTSUGI_HOST", help="address of Kubeflow Pipelines")],
-    token: Annotated[str | None, typer.Option(envvar="KINTSUGI_TOKEN", help="bearer token")] = None,
-    image: Annotated[str | None, typer.Option(help="container image of the steps")] = None,
-    preset: Preset = "sample",
-    data: Data = None,
-    set_: Set = [],  # noqa: B006
+def parameters(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write; default: print")] = None,
 ) -> None:
-    """Start a run on a Kubeflow Pipelines server."""
-    from pipelines.compile import compile_pipeline
-    from pipelines.submit import submit_pipeline
+    """Print every parameter, preset and GPU profile as Markdown (docs/parameters.md)."""
+    from components.form import document
+    from components.manifest import write_file
 
-    config = _config(preset, data, set_)
-    package = compile_pipeline(Settings().state / "kintsugi.yaml", image=image)
-    console.print(submit_pipeline(package, config, host=host, token=token))
+    if output is None:
+        console.print(document(), highlight=False)
+    else:
+        write_file(output, document())
 
 
 @cli.command()
@@ -279,7 +300,7 @@ def _fail(sentence: str) -> NoReturn:
 
 
 def _config(preset: str, data: str | None, assignments: list[str]) -> PipelineConfig:
-    parameters = load_preset(PRESETS, preset) | parse_assignments(assignments)
+    parameters = load_preset(preset) | parse_assignments(assignments)
     if data is not None:
         parameters["data_source"] = data
     return PipelineConfig.from_flat(parameters)

@@ -8,13 +8,16 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from components.config import PipelineConfig, Settings
+from components.form import fill
 from components.manifest import write_file
 from components.progress import STOP_SIGNALS
 from pipelines.compile import compile_pipeline
@@ -56,7 +59,7 @@ def run_pipeline(config: PipelineConfig, settings: Settings) -> Path:
 
 def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console: Console, scratch: str) -> None:
     from kfp import local
-    from kfp.components import load_component_from_file
+    from kfp.components import load_component_from_text
 
     environment = {
         "KINTSUGI_HOME": str(settings.state),
@@ -73,10 +76,21 @@ def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console
     log = pipeline.parent / "log.txt"
     with EventStream(console, log) as events, contextlib.redirect_stdout(events):
         try:
-            load_component_from_file(str(pipeline))(**config.flat())
+            with warnings.catch_warnings():  # pods' settings mean nothing here, and kfp says so for every step
+                warnings.filterwarnings("ignore", message="Task .* no effect")
+                load_component_from_text(_without_retries(pipeline.read_text()))(**fill(config))
         except RuntimeError:
             reason = events.error or f"{events.step or 'kfp'}: it failed without a reason we know"
             raise RunError(f"{reason}. The whole log is in {log}") from None
+
+
+def _without_retries(compiled: str) -> str:
+    """The compiled pipeline for one machine, where a step that failed would only fail again: nobody preempts it."""
+    spec, platform = yaml.load_all(compiled, yaml.CSafeLoader)
+    for component in [spec["root"], *spec["components"].values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.dump_all([spec, platform], Dumper=yaml.CSafeDumper)
 
 
 def _show(folder: Path) -> None:

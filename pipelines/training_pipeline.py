@@ -4,84 +4,84 @@
 from kfp import dsl
 
 from components import steps
-from components.config import parameter_guide
+from components.form import guide
+from pipelines.pods import furnish, send_to_gpus
 
 DESCRIPTION = f"""Trains a picture mender, compares it with the champion and classical methods on pictures
 it never saw, and promotes it when it repairs better and its Bento answers alike (gate_mode says whether at once).
+Whether the cluster has the cards that run_gpu names is the first thing to look at.
 
-{parameter_guide()}"""
+{guide()}"""
+
+DAY = 24 * 3600
+LIMITS = dsl.PipelineConfig(active_deadline_seconds=3 * DAY, ttl_seconds_after_finished=14 * DAY)
 
 
-@dsl.pipeline(name="kintsugi-training", description=DESCRIPTION, display_name="Kintsugi: train, gate, promote")
+@dsl.pipeline(
+    name="kintsugi-training",
+    description=DESCRIPTION,
+    display_name="Kintsugi: train, gate, promote",
+    pipeline_config=LIMITS,
+)
 def training_pipeline(
     data_source: str = "sample",
     data_classes: str = "auto",
     data_image_size: int = 64,
-    data_crop: str = "random",
     data_masks: str = "box,strokes,scratches,text",
-    data_mask_source: str = "",
-    data_box_size: int = 0,
-    data_num_train: int = 2048,
-    data_num_val: int = 32,
-    data_num_test: int = 96,
-    data_max_quarantine: float = 0.05,
-    data_reference: str = "",
-    data_num_shards: int = 1,
-    data_seed: int = 0,
     train_model: str = "residual_unet",
     train_steps: int = 1000,
     train_batch_size: int = 8,
     train_learning_rate: float = 0.002,
-    train_adversarial_weight: float = 0.002,
-    train_feature_matching_weight: float = 0.0,
-    train_log_interval: int = 50,
-    train_sample_interval: int = 250,
-    train_checkpoint_interval: float = 60.0,
-    train_precision: str = "auto",
-    train_compile: str = "auto",
     train_num_processes: int = 1,
-    train_seed: int = 0,
     gate_mode: str = "enforce",
     gate_min_ssim: float = 0.9,
     gate_max_mse: float = 0.02,
-    gate_family_min_ssim: str = "",
-    gate_family_max_mse: str = "",
-    gate_min_mask_f1: float = 0.7,
-    gate_champion_margin: float = 0.01,
-    gate_max_latency_ms: float = 0.0,
-    gate_max_size_mb: float = 0.0,
     serve_model_name: str = "kintsugi",
-    run_experiment: str = "kintsugi",
-    run_name: str = "training",
+    run_gpu: str = "p100",
+    run_spot: bool = False,
+    run_volume: str = "kintsugi",
+    run_webhook: str = "",
+    run_preset: str = "sample",
+    run_mode: str = "standard",
+    run_overrides: str = "",
 ):
-    """Parameters and their defaults are those of ``components.config``; a test holds them equal."""
-    plan = steps.plan(**locals())
+    """The fields of the run form and their defaults are those of ``components.form``; a test holds them equal."""
+    form, run = locals().copy(), {"webhook": run_webhook, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    plan = furnish(steps.plan(**form, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
     planned = plan.outputs
 
-    with dsl.ParallelFor(planned["Output"], name="shards") as order:  # kfp.local passes nothing else into a loop
-        read = steps.ingest(order=order)
-    prepared = steps.prepare(config=planned["data"], parts=dsl.Collected(read.outputs["part"]))
+    # A cluster fails loops inside an exit handler, and kfp passes nothing collected into one: these tell for themselves.
+    with dsl.ParallelFor(planned["Output"], name="shards") as order:
+        read = furnish(steps.ingest(order=order, **run), run_volume)
+    parts = dsl.Collected(read.outputs["part"])
+    prepared = furnish(steps.prepare(config=planned["data"], parts=parts, **run), run_volume)
     dataset, card = prepared.outputs["dataset"], prepared.outputs["card"]
 
-    trained = steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card)
-    trained.set_retry(num_retries=3, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m")
-    model = trained.outputs["model"]  # a retry goes on from the newest checkpoint
+    told = furnish(steps.notify(**run)).set_caching_options(enable_caching=False)
+    with dsl.ExitHandler(told, name="train-and-decide"):
+        trained = furnish(
+            steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card), run_volume
+        )
+        send_to_gpus(trained, planned["node_selector"], planned["tolerations"], planned["accelerator_limit"])
+        model = trained.outputs["model"]
 
-    evaluated = steps.evaluate(config=planned["serve"], dataset=dataset, model=model)
-    evaluation = evaluated.outputs["evaluation"]
-    gated = steps.gate(config=planned["gate"], evaluation=evaluation)
-    decision = gated.outputs["decision"]
+        evaluated = furnish(steps.evaluate(config=planned["serve"], dataset=dataset, model=model), run_volume)
+        evaluation = evaluated.outputs["evaluation"]
+        gated = furnish(steps.gate(config=planned["gate"], evaluation=evaluation), run_volume)
+        decision = gated.outputs["decision"]
 
-    for task in (plan, read, prepared, evaluated, gated):  # they see what no cache key sees
-        task.set_caching_options(enable_caching=False)
+        with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
+            registered = furnish(
+                steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision), run_volume
+            )
+            version = registered.output
+            packaged = furnish(steps.package(config=planned["serve"], version=version, dataset=dataset), run_volume)
+            verified = furnish(steps.verify(config=planned["serve"], bento=packaged.outputs["bento"]), run_volume)
 
-    with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
-        registered = steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision)
-        packaged = steps.package(config=planned["serve"], version=registered.output, dataset=dataset)
-        verified = steps.verify(config=planned["serve"], bento=packaged.outputs["bento"])
+            with dsl.If(verified.output == True, name="verified"):  # noqa: E712
+                promoted = furnish(
+                    steps.promote(config=planned["serve"], version=version, decision=decision), run_volume
+                )
 
-        with dsl.If(verified.output == True, name="verified"), dsl.If(gate_mode != "manual", name="at-once"):  # noqa: E712
-            promoted = steps.promote(config=planned["serve"], version=registered.output, decision=decision)
-
-        for task in (registered, packaged, verified, promoted):
-            task.set_caching_options(enable_caching=False)
+    for task in (plan, read, prepared, evaluated, gated, registered, packaged, verified, promoted):
+        task.set_caching_options(enable_caching=False)  # they see what no cache key sees

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.config import ConfigError, PipelineConfig, load_preset, parse_assignments
+from components.config import ConfigError, PipelineConfig
+from components.form import load_preset, parse_assignments
 from components.plan import plan
 from components.steps import plan as plan_component
 from pipelines.cli import PRESETS

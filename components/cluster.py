@@ -1,0 +1,77 @@
+"""The Kubernetes cluster around a pod, where there is one: its API, and the volume that pods of a run share."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_VOLUME_SIZE = "20Gi"
+_PATIENCE = 10  # seconds for the API to answer
+_EXISTS, _FORBIDDEN = 409, 403
+
+
+class ClusterError(ValueError):
+    """The cluster does not let this pod do what it must; the message says what to do."""
+
+
+def in_cluster() -> bool:
+    """Whether this process runs in a pod that may ask the cluster's API."""
+    return (_ACCOUNT / "token").exists()
+
+
+def namespace() -> str:
+    """The namespace of this pod."""
+    return (_ACCOUNT / "namespace").read_text().strip()
+
+
+def token() -> str:
+    """The token of this pod's service account; ``""`` outside of a cluster."""
+    return (_ACCOUNT / "token").read_text().strip() if in_cluster() else ""
+
+
+def ensure_volume(name: str) -> str:
+    """Make a volume claim where it is missing; returns a sentence about it, ``""`` outside of a cluster.
+
+    Raises ``ClusterError`` where it is missing and this pod may not make it.
+    """
+    if not in_cluster():
+        return ""
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        _core().read_namespaced_persistent_volume_claim(name, namespace(), _request_timeout=_PATIENCE)
+        return f"State goes to the volume claim {name}."
+    except ApiException as error:
+        if error.status == _FORBIDDEN:  # it may be there all the same; a pod that mounts it will tell
+            return f"State goes to the volume claim {name}, which this pod may not look at."
+        if error.status != 404:
+            raise ClusterError(f"the cluster's API does not tell whether volume claim {name} is there: {error}") from None
+    return _make_volume(name)
+
+
+def _make_volume(name: str) -> str:
+    from kubernetes.client.exceptions import ApiException
+
+    claim = {
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "kintsugi"}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": _VOLUME_SIZE}}},
+    }
+    try:
+        _core().create_namespaced_persistent_volume_claim(namespace(), claim, _request_timeout=_PATIENCE)
+    except ApiException as error:
+        if error.status != _EXISTS:
+            raise ClusterError(
+                f"there is no volume claim {name!r} in namespace {namespace()}, and this pod may not make it "
+                f"({error.reason}); make it (docs/kubeflow.md has the manifest), or name another as run_volume"
+            ) from None
+    return f"State goes to the volume claim {name}, made now with {_VOLUME_SIZE}."
+
+
+@cache
+def _core() -> Any:
+    from kubernetes import client, config
+
+    config.load_incluster_config()
+    return client.CoreV1Api()

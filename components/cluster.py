@@ -47,7 +47,9 @@ def ensure_volume(name: str) -> str:
         if error.status == _FORBIDDEN:  # it may be there all the same; a pod that mounts it will tell
             return f"State goes to the volume claim {name}, which this pod may not look at."
         if error.status != 404:
-            raise ClusterError(f"the cluster's API does not tell whether volume claim {name} is there: {error}") from None
+            raise ClusterError(
+                f"the cluster's API does not tell whether volume claim {name} is there: {error}"
+            ) from None
     return _make_volume(name)
 
 

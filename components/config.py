@@ -335,7 +335,9 @@ class Settings(BaseSettings):
     workers: int = Field(0, ge=0, description="processes that decode pictures; 0: one for each core")
     webhook: str = Field("", description="address that is told how a run ended, where run_webhook names none")
     ui: str = Field("", description="address of the Kubeflow Pipelines web pages, for links")
-    api: str = Field("http://ml-pipeline.kubeflow:8888", description="address of the Kubeflow Pipelines API, from a pod")
+    api: str = Field(
+        "http://ml-pipeline.kubeflow:8888", description="address of the Kubeflow Pipelines API, from a pod"
+    )
     tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
     )

@@ -215,5 +215,7 @@ def _parse_overrides(text: str) -> dict[str, Parameter]:
 
 def _fields() -> dict[str, Any]:
     return {
-        f"{section}_{name}": model.model_fields[name] for section, model in sections() for name in model.parameter_fields()
+        f"{section}_{name}": model.model_fields[name]
+        for section, model in sections()
+        for name in model.parameter_fields()
     }

@@ -16,8 +16,8 @@ from components.report import render
 
 
 @step("plan")
-def plan(form: Mapping[str, Any], report: Path) -> tuple[Any, ...]:
-    """Validate a filled run form; returns the sections as JSON, where to train, and the read orders.
+def plan(form: Mapping[str, Any], cpu_image: str, gpu_image: str, report: Path) -> tuple[Any, ...]:
+    """Validate a filled run form; returns the sections as JSON, where and in which image to train, and read orders.
 
     The sections come in the order of ``PipelineConfig``. The code version stands in every one, so that a
     step's cache key changes with the code. ``report`` becomes a page (HTML) that names every parameter and
@@ -31,11 +31,13 @@ def plan(form: Mapping[str, Any], report: Path) -> tuple[Any, ...]:
     shown = {name: value for name, value in config.flat().items() if name != "run_webhook"}
     write_file(report, render("plan.html", title="The run as planned", parameters=shown, origins=origins, notes=notes))
     planned = [
-        getattr(config, name).model_copy(update={"code_version": code_version()}) for name in PipelineConfig.model_fields
+        getattr(config, name).model_copy(update={"code_version": code_version()})
+        for name in PipelineConfig.model_fields
     ]
     orders = [ReadOrder(config=planned[0], shard=shard).model_dump_json() for shard in config.data.shards]
     dumped = (section.model_dump_json() for section in planned)
-    return *dumped, placement.node_selector, placement.tolerations, placement.accelerator_limit, orders
+    image = cpu_image if config.run.gpu == "none" else gpu_image
+    return *dumped, placement.node_selector, placement.tolerations, placement.accelerator_limit, image, orders
 
 
 def _choices(config: PipelineConfig, origins: Mapping[str, str]) -> list[str]:

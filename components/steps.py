@@ -11,8 +11,7 @@ from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
 
 from components import __version__
 
-IMAGE = f"kintsugi-python:{__version__}"
-GPU_IMAGE = f"kintsugi-python-gpu:{__version__}"
+IMAGE, GPU_IMAGE = f"kintsugi/cpu:{__version__}", f"kintsugi/gpu:{__version__}"  # as 'make images' names them
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -21,17 +20,17 @@ def plan(
     train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float, train_num_processes: int,
     gate_mode: str, gate_min_ssim: float, gate_max_mse: float, serve_model_name: str,
     run_gpu: str, run_spot: bool, run_volume: str, run_webhook: str, run_preset: str, run_mode: str, run_overrides: str,
-    run_id: str, report: Output[HTML],
+    run_id: str, cpu_image: str, gpu_image: str, report: Output[HTML],
 ) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
-                         ("node_selector", dict), ("tolerations", list), ("accelerator_limit", str),
+                         ("node_selector", dict), ("tolerations", list), ("accelerator_limit", str), ("image", str),
                          ("Output", list)]):  # fmt: skip
     """Validate all parameters together. Orders are called Output, the one name that kfp.local loops over."""
-    form = {name: value for name, value in locals().items() if name not in ("run_id", "report")}
+    form = {k: v for k, v in locals().items() if k not in ("run_id", "cpu_image", "gpu_image", "report")}
     from pathlib import Path
     from components import config as c, notify, plan
 
     with notify.telling("plan", run_webhook, run_id, c.Settings()):
-        return plan.plan(form, Path(report.path))
+        return plan.plan(form, cpu_image, gpu_image, Path(report.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -57,7 +56,7 @@ def prepare(
         prepare.prepare(data, folders, Path(dataset.path), Path(card.path), c.Settings())
 
 
-@dsl.component(base_image=GPU_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
     config: str, run_config: str, dataset: Input[Dataset], card: Input[HTML],
     model: Output[Model], metrics: Output[Metrics],

@@ -89,18 +89,65 @@ def compile_(
     output: Annotated[Path, typer.Option("-o", "--output")] = Path("build/kintsugi.yaml"),
     image: Image = "",
     gpu_image: GpuImage = "",
+    allow_tags: AllowTags = False,
 ) -> None:
     """Write the pipeline's YAML for the Kubeflow UI: with dropdowns for 2.17 and later, and -compat without."""
     from pipelines.compile import Images, compile_pipeline
-    from pipelines.lint import inspect
 
     written = compile_pipeline(output, Images(image, gpu_image))
-    findings = inspect(written, allow_tags=not image and not gpu_image)
-    if findings:
-        raise ConfigError("; ".join(findings))
+    _require_clean(written, allow_tags=allow_tags or not (image or gpu_image))
     console.print(f"wrote {written} and {written.with_name(f'{written.stem}-compat.yaml')}")
     if not image:
         console.print("the images go by this release's tag; give --image and --gpu-image with a digest for a cluster")
+
+
+@cli.command()
+def submit(
+    host: Annotated[str, typer.Option(envvar="KINTSUGI_HOST", help="address of Kubeflow Pipelines")],
+    schedule: Annotated[str, typer.Option(help="run again and again: '0 3 * * *' is every night at three, UTC")] = "",
+    follow: Annotated[bool, typer.Option(help="wait for the end, and say what became of the model")] = True,
+    namespace: Annotated[str, typer.Option(envvar="KINTSUGI_NAMESPACE", help="yours, where users have their own")] = "",
+    token: Annotated[str, typer.Option(envvar="KINTSUGI_TOKEN", help="bearer token")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="file with a token, as a cluster mounts it in pods")] = None,
+    cookies: Annotated[str, typer.Option(envvar="KINTSUGI_COOKIES", help="cookies of a login in the browser")] = "",
+    ca_cert: Annotated[Path | None, typer.Option(help="certificate that signed the server's")] = None,
+    account: Annotated[str, typer.Option("--service-account", help="account of the pods; default: the server's")] = "",
+    compat: Annotated[bool, typer.Option("--compat", help="for servers before 2.17")] = False,
+    image: Image = "",
+    gpu_image: GpuImage = "",
+    allow_tags: AllowTags = False,
+    preset: Preset = "sample",
+    data: Data = None,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Run the pipeline on a Kubeflow Pipelines server, once or on a schedule."""
+    from pipelines.compile import COMPAT, Images, compile_pipeline
+    from pipelines.kubeflow import Access
+    from pipelines.submit import check_cron, follow_run, schedule_pipeline, submit_pipeline
+
+    config, access = _config(preset, data, set_), Access(host, namespace, token, token_file, cookies, ca_cert)
+    if schedule:
+        check_cron(schedule)
+    package = compile_pipeline(Settings().make_state() / "kintsugi.yaml", Images(image, gpu_image))
+    if compat:
+        package = package.with_name(f"{package.stem}{COMPAT}.yaml")
+    _require_clean(package, allow_tags)
+    if schedule:
+        page = schedule_pipeline(
+            package, config, access, console, cron=schedule, preset=preset, account=account
+        )
+        console.print(f"schedule {page}")
+        return
+    server, run_id = submit_pipeline(package, config, access, console, preset=preset, account=account)
+    if follow:
+        console.print(follow_run(server, run_id, config, console))
+
+
+def _require_clean(package: Path, allow_tags: bool) -> None:
+    from pipelines.lint import inspect
+
+    if findings := inspect(package, allow_tags=allow_tags):
+        raise ConfigError("; ".join(findings))
 
 
 @cli.command("lint")

@@ -17,13 +17,13 @@ COMPAT = "-compat"
 
 @dataclass(frozen=True)
 class Images:
-    """The container images of the steps; empty: the release's own names."""
+    """The container images of the steps, and of a training on GPUs; empty: the release's own names."""
 
-    steps: str = ""
-    gpu: str = ""  # of the train step
+    cpu: str = ""
+    gpu: str = ""
 
 
-def compile_pipeline(target: Path, images: Images = Images()) -> Path:  # noqa: B008 (frozen)
+def compile_pipeline(target: Path, images: Images = Images()) -> Path:
     """Write the compiled pipeline, with dropdowns for Kubeflow Pipelines 2.17 and later; returns ``target``.
 
     Beside it goes a ``-compat`` file for older servers, which refuse what they do not know: without
@@ -37,13 +37,12 @@ def compile_pipeline(target: Path, images: Images = Images()) -> Path:  # noqa: 
     with tempfile.TemporaryDirectory() as scratch:
         compiled = Path(scratch) / "pipeline.yaml"
         Compiler().compile(training_pipeline, str(compiled))
-        spec, platform = yaml.safe_load_all(compiled.read_text())
-    for executor in spec["deploymentSpec"]["executors"].values():
-        image = executor["container"]["image"]
-        chosen = {IMAGE: images.steps, GPU_IMAGE: images.gpu}[image]
-        executor["container"]["image"] = chosen or image
-    plain = platform["platforms"]["kubernetes"]
-    write_file(target.with_name(f"{target.stem}{COMPAT}.yaml"), _dump(spec, _without(platform, plain, "pipelineConfig")))
+        text = compiled.read_text()
+    text = text.replace(IMAGE, images.cpu or IMAGE).replace(GPU_IMAGE, images.gpu or GPU_IMAGE)
+    spec, platform = yaml.load_all(text, yaml.CSafeLoader)
+    if images.cpu and images.cpu == images.gpu:  # nothing to choose at run time, which kfp.local's DockerRunner cannot
+        spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"] = images.cpu
+    write_file(target.with_name(f"{target.stem}{COMPAT}.yaml"), _dump(spec, _without_limits(platform)))
     for name, field in spec["root"]["inputDefinitions"]["parameters"].items():
         if offered := choices(name):
             field["literals"] = offered
@@ -51,9 +50,10 @@ def compile_pipeline(target: Path, images: Images = Images()) -> Path:  # noqa: 
     return target
 
 
-def _without(platform: dict[str, Any], kubernetes: dict[str, Any], name: str) -> dict[str, Any]:
-    return {"platforms": {"kubernetes": {key: value for key, value in kubernetes.items() if key != name}}}
+def _without_limits(platform: dict[str, Any]) -> dict[str, Any]:
+    kubernetes = platform["platforms"]["kubernetes"]
+    return {"platforms": {"kubernetes": {"deploymentSpec": kubernetes["deploymentSpec"]}}}
 
 
 def _dump(*documents: dict[str, Any]) -> str:
-    return yaml.safe_dump_all(documents, sort_keys=True, width=120)
+    return yaml.dump_all(documents, Dumper=yaml.CSafeDumper, sort_keys=True, width=120)

@@ -77,7 +77,7 @@ def _execute(pipeline: Path, config: PipelineConfig, settings: Settings, console
     with EventStream(console, log) as events, contextlib.redirect_stdout(events):
         try:
             with warnings.catch_warnings():  # pods' settings mean nothing here, and kfp says so for every step
-                warnings.filterwarnings("ignore", message="Task .* no effect")
+                warnings.filterwarnings("ignore", module="kfp")
                 load_component_from_text(_without_retries(pipeline.read_text()))(**fill(config))
         except RuntimeError:
             reason = events.error or f"{events.step or 'kfp'}: it failed without a reason we know"

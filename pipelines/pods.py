@@ -51,7 +51,9 @@ def furnish(task: Any, volume: Any = None) -> Any:
     task.set_cpu_request(needs.cpu[0]).set_cpu_limit(needs.cpu[1])
     task.set_memory_request(needs.memory[0]).set_memory_limit(needs.memory[1])
     if needs.retries:
-        task.set_retry(num_retries=needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m")
+        task.set_retry(
+            num_retries=needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="10m"
+        )
     kubernetes.set_timeout(task, int(needs.hours * 3600))
     kubernetes.set_security_context(task, run_as_user=_USER, run_as_group=_USER, run_as_non_root=True)
     for key, value in (("name", "kintsugi"), ("component", task.name), ("part-of", "kintsugi")):
@@ -64,12 +66,14 @@ def furnish(task: Any, volume: Any = None) -> Any:
     return task
 
 
-def send_to_gpus(task: Any, node_selector: Any, tolerations: Any, limit: Any) -> None:
-    """Send a task to the nodes that ``plan`` chose at run time, with memory to share between its processes."""
+def send_to_gpus(task: Any, planned: Any) -> None:
+    """Send a task to the nodes that ``plan`` chose at run time, in its image, with memory to share between processes."""
     from kfp import kubernetes
 
+    limit = planned["accelerator_limit"]
     task.register_pipeline_channels([limit])  # kfp forgets it on the way into an exit handler
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(limit)
-    kubernetes.add_node_selector_json(task, node_selector)
-    kubernetes.add_toleration_json(task, tolerations)
+    task.set_container_image(planned["image"])
+    kubernetes.add_node_selector_json(task, planned["node_selector"])
+    kubernetes.add_toleration_json(task, planned["tolerations"])
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=_SHM)

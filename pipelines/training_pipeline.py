@@ -47,7 +47,8 @@ def training_pipeline(
 ):
     """The fields of the run form and their defaults are those of ``components.form``; a test holds them equal."""
     form, run = locals().copy(), {"webhook": run_webhook, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    plan = furnish(steps.plan(**form, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
+    images = {"cpu_image": steps.IMAGE, "gpu_image": steps.GPU_IMAGE}
+    plan = furnish(steps.plan(**form, **images, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
     planned = plan.outputs
 
     # A cluster fails loops inside an exit handler, and kfp passes nothing collected into one: these tell for themselves.
@@ -62,7 +63,7 @@ def training_pipeline(
         trained = furnish(
             steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card), run_volume
         )
-        send_to_gpus(trained, planned["node_selector"], planned["tolerations"], planned["accelerator_limit"])
+        send_to_gpus(trained, planned)
         model = trained.outputs["model"]
 
         evaluated = furnish(steps.evaluate(config=planned["serve"], dataset=dataset, model=model), run_volume)
@@ -72,7 +73,8 @@ def training_pipeline(
 
         with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
             registered = furnish(
-                steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision), run_volume
+                steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision),
+                run_volume,
             )
             version = registered.output
             packaged = furnish(steps.package(config=planned["serve"], version=version, dataset=dataset), run_volume)

@@ -76,7 +76,10 @@ def training_pipeline(
         task.set_caching_options(enable_caching=False)
 
     with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
-        registered = steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision)
+        registered = steps.register(
+            config=planned["serve"], model=model, evaluation=evaluation, decision=decision,
+            pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        )  # fmt: skip
         packaged = steps.package(config=planned["serve"], version=registered.output, dataset=dataset)
         verified = steps.verify(config=planned["serve"], bento=packaged.outputs["bento"])
 

@@ -341,6 +341,9 @@ class Settings(BaseSettings):
     tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
     )
+    kubeflow_url: str = Field(
+        "", description="address of the Kubeflow Pipelines UI, for links from registered versions to their runs"
+    )
 
     @property
     def state(self) -> Path:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from components.config import ServeConfig, Settings
+from components.inpainting.networks import WEIGHTS
 from components.inpainting.scores import CANDIDATE, Decision, Evaluation
-from components.manifest import read_manifest
+from components.manifest import Manifest, read_manifest
 from components.progress import say, step
 from components.tracking import Registry, RegistryError
 
 
 @step("register")
-def register(config: ServeConfig, model: Path, evaluation: Path, decision: Path, settings: Settings) -> str:
+def register(
+    config: ServeConfig, model: Path, evaluation: Path, decision: Path, pipeline_run: str, settings: Settings
+) -> str:
     """Register the model that an evaluation scored and a decision admitted; returns the version number.
 
-    Raises ``RegistryError`` when the decision refused it, or when the folders are not of one model.
+    The version says where it comes from and why it was admitted, in tags for programs and in a description for
+    people: ``pipeline_run`` is the id of the pipeline's run. A retried step makes no second version. Raises
+    ``RegistryError`` when the decision refused the model, or when the folders are not of one model.
     """
     manifest = read_manifest(model, "model")
     scores = Evaluation.model_validate_json((evaluation / "scores.json").read_bytes())
@@ -25,18 +31,47 @@ def register(config: ServeConfig, model: Path, evaluation: Path, decision: Path,
         raise RegistryError(f"the gate refused this model, so it is not registered. {verdict.verdict}")
     if scores.model_digest != manifest.digest:
         raise RegistryError("the evaluation is of another model than the one to register; run evaluate again")
-    overall = scores.methods[CANDIDATE].overall
+    pages = {"pipeline_run_page": _pipeline_page(settings, pipeline_run), "mlflow_run_page": scores.run_page}
+    tags = _tags(manifest, scores, verdict) | {"pipeline_run": pipeline_run, "weights": _digest(model / WEIGHTS)}
     version = Registry(settings, config.model_name).register(
         scores.run_id,
-        {
-            "digest": manifest.digest,
-            "dataset": scores.dataset_digest,
-            "code": manifest.code_version,
-            "steps": str(scores.steps),
-            "architecture": scores.model,
-            "scores": json.dumps(overall.known),
-            "decision": verdict.model_dump_json(),
-        },
+        tags | {name: page for name, page in pages.items() if page},
+        _description(scores, verdict, pipeline_run, pages["pipeline_run_page"]),
+        scores.logged_model,
     )
     say(f"registered {version.name} version {version.number}")
     return version.number
+
+
+def _tags(manifest: Manifest, scores: Evaluation, verdict: Decision) -> dict[str, str]:
+    return {
+        "digest": manifest.digest,
+        "dataset": scores.dataset_digest,
+        "code": manifest.code_version,
+        "policy": verdict.policy_digest,
+        "steps": str(scores.steps),
+        "architecture": scores.model,
+        "scores": json.dumps(scores.methods[CANDIDATE].overall.known),
+        "decision": verdict.model_dump_json(),
+    }
+
+
+def _description(scores: Evaluation, verdict: Decision, pipeline_run: str, page: str) -> str:
+    """What MLflow's page of the version says on top, in Markdown."""
+    rules = "\n".join(f"- {'' if rule.passed else '**Does not hold:** '}{rule.sentence}" for rule in verdict.rules)
+    where = f"[pipeline run {pipeline_run}]({page})" if page else f"pipeline run {pipeline_run}"
+    run = f"[MLflow run]({scores.run_page})" if scores.run_page else f"MLflow run {scores.run_id}"
+    report = (
+        f"[report]({scores.run_page}/artifacts/report.html)" if scores.run_page else "report.html of the MLflow run"
+    )
+    return f"**{verdict.headline}** From {where}, {run}; {report}.\n\n{rules}\n"
+
+
+def _pipeline_page(settings: Settings, pipeline_run: str) -> str:
+    """The address of a run in the Kubeflow Pipelines UI; ``""`` where the settings name none."""
+    return f"{settings.kubeflow_url.rstrip('/')}/#/runs/details/{pipeline_run}" if settings.kubeflow_url else ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,10 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.inpainting.scores import CHARTS, LABELS, Decision, Evaluation
+from components.inpainting.scores import CHARTS, LABELS, SHOWN, Decision, Evaluation, Slice
 
 _BESIDE: list[tuple[str, str, Callable[[Iterable[float]], float]]] = [
-    ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("hole_mse", "%.5f", min), ("hole_l1", "%.4f", min),
+    ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("mse", "%.5f", min), ("l1", "%.4f", min),
+    ("hole_ssim", "%.4f", max), ("hole_psnr", "%.2f", max), ("hole_mse", "%.5f", min), ("hole_l1", "%.4f", min),
     ("gmsd", "%.4f", min), ("sharpness", "%.2f", lambda values: min(values, key=lambda value: abs(value - 1))),
 ]  # fmt: skip
 
@@ -43,6 +44,8 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         decision=decision,
         labels=[LABELS[name] for name in evaluation.in_tables],
         tables=[(caption, _rows(evaluation, metric, layout, best)) for caption, metric, layout, best in tables],
+        shown=[name for name in evaluation.differences if name in SHOWN],
+        slices=[_slice_row(evaluation, part) for part in evaluation.slices],
         beside=[_beside_row(evaluation, name) for name in LABELS if name in evaluation.beside],
         names=LABELS,
         gallery=data_image((folder / "repairs.png").read_bytes()),
@@ -59,6 +62,13 @@ def _rows(
         values = [getattr(evaluation.score(name, family), metric) for name in evaluation.in_tables]
         rows.append((family, [(layout % value, value == best(values)) for value in values]))
     return rows
+
+
+def _slice_row(evaluation: Evaluation, part: Slice) -> tuple[str, int, list[tuple[str, bool]]]:
+    """A slice's name, how many pictures it has, and every method's SSIM as text and whether it is the best."""
+    values = [part.methods[name].ssim for name in evaluation.in_tables]
+    where = ", ".join(filter(None, (part.family, part.coverage, part.class_name)))
+    return where, part.num_images, [(f"{value:.4f}", value == max(values)) for value in values]
 
 
 def _beside_row(evaluation: Evaluation, method: str) -> tuple[str, list[tuple[str, bool]]]:

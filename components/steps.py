@@ -96,13 +96,15 @@ def gate(config: str, evaluation: Input[Artifact], decision: Output[Artifact], r
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def register(config: str, model: Input[Model], evaluation: Input[Artifact], decision: Input[Artifact]) -> str:
+def register(
+    config: str, model: Input[Model], evaluation: Input[Artifact], decision: Input[Artifact], pipeline_run: str
+) -> str:
     """Register the admitted model as challenger."""
     from pathlib import Path
     from components import config as c, register
 
     paths = (Path(artifact.path) for artifact in (model, evaluation, decision))
-    return register.register(c.ServeConfig.model_validate_json(config), *paths, c.Settings())
+    return register.register(c.ServeConfig.model_validate_json(config), *paths, pipeline_run, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

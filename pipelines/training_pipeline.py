@@ -73,9 +73,11 @@ def training_pipeline(
 
         with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
             registered = furnish(
-                steps.register(config=planned["serve"], model=model, evaluation=evaluation, decision=decision),
-                run_volume,
-            )
+                steps.register(
+                    config=planned["serve"], model=model, evaluation=evaluation, decision=decision,
+                    pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                ), run_volume,
+            )  # fmt: skip
             version = registered.output
             packaged = furnish(steps.package(config=planned["serve"], version=version, dataset=dataset), run_volume)
             verified = furnish(steps.verify(config=planned["serve"], bento=packaged.outputs["bento"]), run_volume)

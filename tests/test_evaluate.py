@@ -125,7 +125,7 @@ def test_champion_is_scored_again_and_an_equal_model_is_refused(
     first, second = tmp_path / "first", tmp_path / "second"
     trained_and_evaluated(settings, dataset, first, steps=2)
     admit(settings, first)
-    version = register(serve, first / "model", first / "evaluation", first / "decision", settings)
+    version = register(serve, first / "model", first / "evaluation", first / "decision", "run-1", settings)
     promote(serve, version, first / "decision", settings)
     scores = trained_and_evaluated(settings, dataset, second, steps=2)
     assert scores.champion == version
@@ -135,7 +135,7 @@ def test_champion_is_scored_again_and_an_equal_model_is_refused(
     )
     assert not admitted
     with pytest.raises(RegistryError, match="the gate refused this model"):
-        register(serve, second / "model", second / "evaluation", second / "decision", settings)
+        register(serve, second / "model", second / "evaluation", second / "decision", "run-2", settings)
     assert len(Registry(settings, serve.model_name).versions()) == 1
 
 
@@ -149,7 +149,8 @@ def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, dat
     admit(untrained.settings, admitted)
     with pytest.raises(RegistryError, match="of another model"):
         register(
-            ServeConfig(), tmp_path / "model", admitted / "evaluation", admitted / "decision", untrained.settings
+            ServeConfig(), tmp_path / "model", admitted / "evaluation", admitted / "decision", "run-1",
+            untrained.settings,
         )  # fmt: skip
 
 

@@ -13,8 +13,13 @@ from components.inpainting.metrics import (
     gmsd,
     hole_l1,
     hole_mse,
+    hole_psnr,
+    hole_ssim,
+    l1,
     mask_scores,
+    mse,
     psnr,
+    score_each,
     sharpness,
     ssim,
 )
@@ -31,6 +36,34 @@ def pairs(photographs: list[Bytes]) -> tuple[Bytes, Bytes]:
 def test_ssim_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
     expected = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(*pairs, strict=True)]
     assert ssim(*pairs) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_of_the_hole_is_the_mean_of_scikit_images_map_there(pairs: tuple[Bytes, Bytes]) -> None:
+    masks = (np.random.default_rng(1).random(pairs[0].shape[:3]) < 0.2).astype(np.uint8)
+    masks[:, :, :40] = 0
+    expected = []
+    for a, b, mask in zip(*pairs, masks, strict=True):
+        _, similarity = structural_similarity(a, b, channel_axis=-1, full=True)
+        inner = (slice(3, -3), slice(3, -3))
+        expected.append(similarity[inner][mask[inner] > 0].mean())
+    assert hole_ssim(*pairs, masks) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mse_and_l1_of_the_picture_are_those_of_a_full_hole(pairs: tuple[Bytes, Bytes]) -> None:
+    full = np.ones(pairs[0].shape[:3], np.uint8)
+    assert mse(*pairs) == pytest.approx([mean_squared_error(a / 255, b / 255) for a, b in zip(*pairs, strict=True)])
+    assert mse(*pairs) == pytest.approx(hole_mse(*pairs, full))
+    assert l1(*pairs) == pytest.approx(hole_l1(*pairs, full))
+    assert hole_psnr(*pairs, full) == pytest.approx(psnr(*pairs))
+    assert l1(np.full((1, 8, 8, 3), 51, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)) == pytest.approx([0.2])
+
+
+def test_psnr_of_the_hole_leaves_out_the_rest() -> None:
+    truth, mask = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8)
+    repair = truth.copy()
+    mask[0, :2], repair[0, :2] = 1, 51  # off by 0.2 in the hole, a quarter of the picture
+    assert hole_psnr(repair, truth, mask) == pytest.approx([-20 * np.log10(0.2)])
+    assert psnr(repair, truth) == pytest.approx([-20 * np.log10(0.1)])
 
 
 def test_psnr_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
@@ -89,6 +122,25 @@ def test_perfect_pictures_and_empty_masks_poison_nothing() -> None:
     assert hole_mse(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]
     assert hole_l1(picture, picture, np.zeros((1, 16, 16), np.uint8)).tolist() == [0.0]
     assert gmsd(picture, picture).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("hole", ["none", "all", "corner", "pixel"])
+@pytest.mark.parametrize("repaired", ["perfectly", "not at all"])
+def test_every_score_of_every_picture_is_a_number(hole: str, repaired: str, photographs: list[Bytes]) -> None:
+    truths = np.stack([photographs[0][:32, :32], np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)])
+    masks = np.zeros((3, 32, 32), np.uint8)
+    cut = {"none": (slice(0), slice(0)), "all": (slice(None), slice(None)), "corner": (slice(2), slice(2)),
+           "pixel": (slice(9, 10), slice(9, 10))}[hole]  # fmt: skip
+    masks[:, *cut] = 1
+    repairs = truths if repaired == "perfectly" else np.where(masks[..., None] > 0, 255 - truths, truths)
+    scores = score_each(repairs, truths, masks)
+    assert all(np.isfinite(values).all() and len(values) == 3 for values in scores.values())
+    if repaired == "perfectly" or hole == "none":
+        perfect = {"ssim": 1, "psnr": PSNR_OF_PERFECT, "mse": 0, "l1": 0, "hole_ssim": 1, "hole_psnr": PSNR_OF_PERFECT,
+                   "hole_mse": 0, "hole_l1": 0, "sharpness": 1, "gmsd": 0}  # fmt: skip
+        assert {name: values.tolist() for name, values in scores.items()} == {
+            name: pytest.approx([value] * 3) for name, value in perfect.items()
+        }
 
 
 def test_sharpness_is_one_for_the_truth_below_for_a_blur_and_above_for_noise(photographs: list[Bytes]) -> None:

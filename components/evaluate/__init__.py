@@ -12,6 +12,7 @@ from components.config import ServeConfig, Settings
 from components.evaluate.charts import draw_charts
 from components.evaluate.exporting import export_and_measure
 from components.evaluate.intervals import Bootstrap
+from components.evaluate.paper import find_paper
 from components.evaluate.repairing import Contest, num_beside
 from components.evaluate.scoring import (
     Each,
@@ -23,51 +24,47 @@ from components.evaluate.scoring import (
     slices,
 )
 from components.hardware import choose_device
+from components.inpainting.classical import SLOW
 from components.inpainting.dataset import PreparedDataset, Split
 from components.inpainting.export import ENGINE
 from components.inpainting.images import Bytes, grid
-from components.inpainting.networks import load_generator
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, DAMAGED, LABELS, SHOWN, Evaluation
+from components.inpainting.networks import Generator, load_generator, name_of
+from components.inpainting.scores import CANDIDATE, CHAMPION, CLASSICAL, DAMAGED, LABELS, PAPER, SHOWN, Evaluation
 from components.manifest import complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
-from components.tracking import Registry, Run, open_run, run_page
+from components.tracking import Registry, Run, Subject, logged_model, open_run, run_page
 
 KIND = "evaluation"
+_COMPARED = ("ssim", "psnr", "hole_mse")  # of other methods, in MLflow
 
 
 @step("evaluate")
 def evaluate(
     config: ServeConfig, dataset: Path, model: Path, evaluation: Path, report: Path, settings: Settings
 ) -> dict[str, float]:
-    """Score a model folder on a test split; returns the model's overall scores.
+    """Score a model folder on a test split; returns the model's overall scores, the headlines.
 
     Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet``, ``repairs.png`` and the model as
     it will be served, ``generator.onnx``. The champion, where there is one, is loaded from the registry and scored
-    again on the same pictures and holes.
+    again on the same pictures and holes; so is the paper's context encoder, where MLflow holds one.
     Raises ``TrackingError`` where MLflow does not hold the model's run, and cannot get it now.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
     run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
-    device = choose_device().torch
-    generators = {CANDIDATE: load_generator(model).to(device)}
-    registry = Registry(settings, config.model_name)
-    champion = registry.champion()
-    if champion:
-        generators[CHAMPION] = load_generator(registry.download(champion)).to(device)
+    generators, facts = _contestants(config, settings, data, model, run.id)
     test, contest = data.split("test"), Contest(generators)
     each, gallery = _hold(contest, test, data.families)
     with complete_folder(evaluation, KIND) as draft:
         draft.made_from = {"dataset": data.manifest.digest, "model": manifest.digest}
-        facts = {
+        facts |= {
             "model_digest": manifest.digest,
             "dataset_digest": data.manifest.digest,
             "run_id": run.id,
             "run_page": run_page(settings, run.id),
             "model": manifest.facts["model"],
             "steps": manifest.facts["steps"],
-            "champion": champion.number if champion else "",
-            "blind": generators[CANDIDATE].blind,
+            "logged_model": logged_model(settings, run.id, manifest),
             "exported": export_and_measure(generators[CANDIDATE], draft.path / ENGINE, test, data.families[0]),
         }
         result = Evaluation(**_compared(data, contest, each), **facts)
@@ -77,12 +74,38 @@ def evaluate(
         Image.fromarray(_sheet(gallery, data.image_size)).save(draft.path / "repairs.png")
         draw_charts(result, model / "history.jsonl", draft.path / "charts")
     write_file(report, evaluation_report(evaluation, result))
-    _log(run, result, evaluation)
+    _log(run, result, evaluation, data.manifest.facts["source"])
     run.log_table(table.to_json(orient="split", index=False), "per_image.json")
     best = result.methods[CANDIDATE].overall
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")
-    return best.known
+    return best.headline
+
+
+def _contestants(
+    config: ServeConfig, settings: Settings, data: PreparedDataset, model: Path, run_id: str
+) -> tuple[dict[str, Generator], dict[str, Any]]:
+    """The generators that are compared, on the device, and what an ``Evaluation`` says of them."""
+    generators = {CANDIDATE: load_generator(model)}
+    registry = Registry(settings, config.model_name)
+    champion = registry.champion()
+    if champion:
+        generators[CHAMPION] = load_generator(registry.download(champion))
+    if name_of(generators[CANDIDATE]) == PAPER:
+        paper, origin = None, "This model is the paper's context encoder."
+    else:
+        paper, origin = find_paper(settings, data, but_not=run_id)
+    if paper:
+        generators[PAPER] = paper
+    say(origin)
+    facts = {
+        "champion": champion.number if champion else "",
+        "blind": generators[CANDIDATE].blind,
+        "champion_blind": champion is not None and generators[CHAMPION].blind,
+        "paper": origin,
+    }
+    device = choose_device().torch
+    return {name: generator.to(device) for name, generator in generators.items()}, facts
 
 
 def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) -> dict[str, Any]:
@@ -90,7 +113,7 @@ def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) ->
     test = data.split("test")
     bootstrap = Bootstrap([row["photo"] for row in test.index])
     count = num_beside(test.damaged(data.families[0]))
-    others = [name for name in (BIHARMONIC, CHAMPION) if name in each[data.families[0]]]
+    others = [name for name in (*CLASSICAL, PAPER, CHAMPION) if name in each[data.families[0]] and name not in SLOW]
     return {
         "methods": method_scores(each, bootstrap),
         "num_images": len(test.images),
@@ -141,14 +164,20 @@ def _sheet(gallery: Gallery, size: int) -> Bytes:
     return grid([list(row.values()) for row in gallery], captions, scale=max(1, 128 // size))
 
 
-def _log(run: Run, result: Evaluation, folder: Path) -> None:
+def _log(run: Run, result: Evaluation, folder: Path, source: str) -> None:
+    """The candidate's scores as ``test/*``, tied to its logged model; those of others under their names."""
     candidate = result.methods[CANDIDATE]
-    metrics = {f"test/{name}": value for name, value in candidate.overall.known.items()}
+    metrics = {f"test/{name}": value for name, value in candidate.overall.headline.items()}
     for family, scored in candidate.families.items():
-        metrics |= {f"test/{name}/{family}": value for name, value in scored.known.items()}
-    metrics |= {f"test/{name}/{BIHARMONIC}": value for name, value in result.methods[BIHARMONIC].overall.known.items()}
+        metrics |= {f"test/{name}/{family}": value for name, value in scored.headline.items()}
     if result.exported:
         metrics |= {"export/milliseconds": result.exported.milliseconds, "export/megabytes": result.exported.megabytes}
-    run.log_metrics(metrics, result.steps)
+    run.log_metrics(metrics, result.steps, Subject.of(result.logged_model, source, result.dataset_digest))
+    others = [name for name in result.in_tables if name not in (CANDIDATE, DAMAGED)]
+    scores = {name: result.methods[name].overall for name in others}
+    run.log_metrics(
+        {f"{name}/{metric}": getattr(score, metric) for name, score in scores.items() for metric in _COMPARED},
+        result.steps,
+    )
     for name in ("scores.json", "per_image.parquet", "repairs.png", ENGINE):
         run.log_file(folder / name, "evaluation")

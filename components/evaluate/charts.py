@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, Evaluation
+from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, PAPER, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INK = "#0a0b0c"  # replaced by the text colour of the page
-_COLOURS = {CANDIDATE: "#c8961e", CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", DAMAGED: "#b0a79a"}
+_COLOURS = {CANDIDATE: "#c8961e", CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", PAPER: "#9a6aa8", DAMAGED: "#b0a79a"}
 _CURVES = {
     "g_loss": "G loss", "d_loss": "D loss", "d_accuracy": "D accuracy", "mse": "hole MSE of the batch",
     "ssim": "SSIM of the batch",

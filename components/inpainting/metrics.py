@@ -3,6 +3,9 @@
 One definition of SSIM, in writing: scikit-image's default (uniform 7x7 window, sample covariance,
 ``data_range`` 255, channels averaged, 3-pixel border left out) on the composited uint8 picture, from
 Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
+
+MSE, L1, PSNR and SSIM are there twice: of the whole picture, which is what people see, and of the hole alone,
+which a small hole does not dilute. A picture without a hole has nothing to repair and counts as perfect.
 """
 
 from __future__ import annotations
@@ -27,17 +30,65 @@ _FLAT = 0.25  # squared grey levels: what rounding alone leaves in a flat area
 Scores = npt.NDArray[np.float64]
 
 
+def mse(repairs: Bytes, truths: Bytes) -> Scores:
+    """Mean squared error of the whole picture, per picture, in [0, 1]. uint8 ``N,H,W,C``."""
+    scores: Scores = _squared(repairs, truths).mean(axis=(1, 2, 3))
+    return scores
+
+
+def l1(repairs: Bytes, truths: Bytes) -> Scores:
+    """Mean absolute error of the whole picture, per picture, in [0, 1]. uint8 ``N,H,W,C``."""
+    scores: Scores = _absolute(repairs, truths).mean(axis=(1, 2, 3))
+    return scores
+
+
+def psnr(repairs: Bytes, truths: Bytes) -> Scores:
+    """Peak signal-to-noise ratio of the whole picture, dB, per picture; ``PSNR_OF_PERFECT`` at most."""
+    return _decibels(mse(repairs, truths))
+
+
 def hole_mse(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
     """Mean squared error over hole pixels and channels, per picture, in [0, 1].
 
     ``repairs`` and ``truths`` are uint8 ``N,H,W,C``, ``masks`` ``N,H,W``. An empty mask scores 0.
     """
-    return _mean_in_holes(((repairs.astype(np.float64) - truths) / 255) ** 2, masks)
+    return _mean_in_holes(_squared(repairs, truths), masks)
 
 
 def hole_l1(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
     """Mean absolute error over hole pixels and channels, per picture, in [0, 1]; as ``hole_mse``."""
-    return _mean_in_holes(np.abs(repairs.astype(np.float64) - truths) / 255, masks)
+    return _mean_in_holes(_absolute(repairs, truths), masks)
+
+
+def hole_psnr(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
+    """Peak signal-to-noise ratio inside the hole, dB, per picture; an empty mask scores ``PSNR_OF_PERFECT``."""
+    return _decibels(hole_mse(repairs, truths, masks))
+
+
+def ssim(repairs: Bytes, truths: Bytes, device: torch.device | str = "cpu") -> Scores:
+    """Structural similarity of the whole picture, per picture, in [-1, 1]. uint8 ``N,H,W,C``."""
+    return _mean_over_map(_ssim_map(repairs, truths, device))
+
+
+def hole_ssim(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
+    """Structural similarity around hole pixels, per picture, in [-1, 1]; an empty mask scores 1.
+
+    The mean of SSIM's map over the windows whose centre lies in the hole. uint8 ``N,H,W,C`` and ``N,H,W``.
+    """
+    return _ssim_in_holes(_ssim_map(repairs, truths), masks)
+
+
+def _squared(repairs: Bytes, truths: Bytes) -> Scores:
+    return ((repairs.astype(np.float64) - truths) / 255) ** 2
+
+
+def _absolute(repairs: Bytes, truths: Bytes) -> Scores:
+    return np.abs(repairs.astype(np.float64) - truths) / 255
+
+
+def _decibels(squared: Scores) -> Scores:
+    scores: Scores = -10 * np.log10(np.maximum(squared, 10 ** (-PSNR_OF_PERFECT / 10)))
+    return scores
 
 
 def _mean_in_holes(errors: Scores, masks: Bytes) -> Scores:
@@ -47,23 +98,30 @@ def _mean_in_holes(errors: Scores, masks: Bytes) -> Scores:
     return scores
 
 
-def psnr(repairs: Bytes, truths: Bytes) -> Scores:
-    """Peak signal-to-noise ratio of the whole picture, dB, per picture; ``PSNR_OF_PERFECT`` at most."""
-    squared = ((repairs.astype(np.float64) - truths) / 255) ** 2
-    mse = squared.mean(axis=(1, 2, 3))
-    scores: Scores = -10 * np.log10(np.maximum(mse, 10 ** (-PSNR_OF_PERFECT / 10)))
+def _ssim_map(repairs: Bytes, truths: Bytes, device: torch.device | str = "cpu") -> Tensor:
+    """SSIM of every 7x7 window of uint8 ``N,H,W,C``, float64 ``N,C,H-6,W-6``."""
+    planes = (torch.from_numpy(x.transpose(0, 3, 1, 2)).to(device, torch.float64) / 255 for x in (repairs, truths))
+    return ssim_map_of_planes(*planes)
+
+
+def _mean_over_map(similarity: Tensor) -> Scores:
+    scores: Scores = similarity.mean(dim=(1, 2, 3)).cpu().numpy()
     return scores
 
 
-def ssim(repairs: Bytes, truths: Bytes) -> Scores:
-    """Structural similarity of the whole picture, per picture, in [-1, 1]. uint8 ``N,H,W,C``."""
-    a, b = (torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64)) / 255 for x in (repairs, truths))
-    scores: Scores = ssim_of_planes(a, b).numpy()
-    return scores
+def _ssim_in_holes(similarity: Tensor, masks: Bytes) -> Scores:
+    border = _WINDOW // 2
+    centres = masks[:, border:-border, border:-border]
+    return 1 - _mean_in_holes(1 - similarity.permute(0, 2, 3, 1).numpy(), centres)
 
 
 def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
     """SSIM of float ``N,C,H,W`` in [0, 1], per picture ``N``; equals scikit-image in float64."""
+    return ssim_map_of_planes(a, b).mean(dim=(1, 2, 3))
+
+
+def ssim_map_of_planes(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of every 7x7 window of float ``N,C,H,W`` in [0, 1], ``N,C,H-6,W-6``."""
     samples = _WINDOW**2
     unbiased = samples / (samples - 1)
     moments = torch.cat([a, b, a * a, b * b, a * b])
@@ -72,7 +130,7 @@ def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
     covariance = unbiased * (mean_ab - mean_a * mean_b)
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     structure = (2 * covariance + _C2) / (var_a + var_b + _C2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return luminance * structure
 
 
 def gmsd(repairs: Bytes, truths: Bytes) -> Scores:
@@ -138,9 +196,14 @@ def _roughness(pictures: Bytes, masks: Bytes) -> Scores:
 
 def score_each(repairs: Bytes, truths: Bytes, masks: Bytes) -> dict[str, Scores]:
     """All metrics per picture, by the names of ``Score``'s fields."""
+    similarity = _ssim_map(repairs, truths)
     return {
-        "ssim": ssim(repairs, truths),
+        "ssim": _mean_over_map(similarity),
         "psnr": psnr(repairs, truths),
+        "mse": mse(repairs, truths),
+        "l1": l1(repairs, truths),
+        "hole_ssim": _ssim_in_holes(similarity, masks),
+        "hole_psnr": hole_psnr(repairs, truths, masks),
         "hole_mse": hole_mse(repairs, truths, masks),
         "hole_l1": hole_l1(repairs, truths, masks),
         "sharpness": sharpness(repairs, truths, masks),

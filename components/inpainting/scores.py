@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 
 from pydantic import BaseModel, ConfigDict
 
 DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
+PAPER = "context_encoder"
 OVERALL = "overall"
 
 CHARTS = {
@@ -25,16 +28,21 @@ LABELS = {
     BIHARMONIC: "biharmonic",
     "texture_synthesis": "texture synthesis (Efros-Leung)",
     "exemplar": "exemplar (Criminisi)",
+    PAPER: "context encoder (the paper)",
     CHAMPION: "champion",
     CANDIDATE: "this model",
 }
 """What people call the methods, in the order of their tables."""
 
-CLASSICAL = tuple(name for name in LABELS if name not in (DAMAGED, CHAMPION, CANDIDATE))
+CLASSICAL = tuple(name for name in LABELS if name not in (DAMAGED, PAPER, CHAMPION, CANDIDATE))
 """The methods that learn nothing."""
 
-SHOWN = (DAMAGED, BIHARMONIC, CHAMPION, CANDIDATE)
+SHOWN = (DAMAGED, BIHARMONIC, PAPER, CHAMPION, CANDIDATE)
 """The methods of which every family and slice is shown. Galleries show them in this order, tables in the reverse."""
+
+
+HEADLINES = ("ssim", "psnr", "hole_mse", "sharpness", "gmsd", "mask_f1", "mask_iou")
+"""The scores that MLflow and Kubeflow show as metrics; all of them are in ``scores.json`` and the table of pictures."""
 
 
 class _Frozen(BaseModel):
@@ -47,6 +55,10 @@ class Score(_Frozen):
     ssim: float  # composited picture (of a blind model the whole output), scikit-image's definition, [-1, 1]
     psnr: float  # composited picture, dB
     hole_mse: float  # inside the hole, pixels in [0, 1]
+    mse: float = math.nan  # composited picture, pixels in [0, 1]
+    l1: float = math.nan
+    hole_ssim: float = math.nan  # of the windows around hole pixels
+    hole_psnr: float = math.nan  # inside the hole, dB
     hole_l1: float = math.nan  # inside the hole, pixels in [0, 1]
     sharpness: float = math.nan  # detail of the repair beside the truth's; 1: as sharp
     gmsd: float = math.nan  # perceptual proxy of the composited picture, 0 is perfect
@@ -57,6 +69,11 @@ class Score(_Frozen):
     def known(self) -> dict[str, float]:
         """The scores that there are, by name: what could not be measured is left out."""
         return {name: value for name, value in self if math.isfinite(value)}
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The scores of ``HEADLINES`` that there are, by name."""
+        return {name: value for name, value in self.known.items() if name in HEADLINES}
 
 
 class Interval(_Frozen):
@@ -122,7 +139,10 @@ class Evaluation(_Frozen):
     differences: dict[str, dict[str, Interval]] = {}  # this model less another, paired: by method, then metric
     slices: list[Slice] = []
     blind: bool = False  # the model was not shown where the damage is, and nothing was pasted for it
+    champion_blind: bool = False
     exported: Exported | None = None
+    paper: str = ""  # which training the paper's context encoder is from, or why there is none, in a sentence
+    logged_model: str = ""  # the model's id in MLflow, to which its test scores are tied
     run_page: str = ""  # the run in MLflow's web pages, where it has any
 
     @property
@@ -153,6 +173,12 @@ class Decision(_Frozen):
     champion: str = ""  # version number of the champion it was compared with
     mode: str = "enforce"  # of the policy
     advice: list[str] = []  # what to do next, in sentences
+
+    @property
+    def policy_digest(self) -> str:
+        """SHA-256 of what the gate asked for; equal policies have equal digests, whatever code applied them."""
+        asked = {name: value for name, value in self.policy.items() if name != "code_version"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
     def missed(self) -> str:

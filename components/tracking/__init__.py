@@ -12,9 +12,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from components.tracking.client import TrackingError
 from components.tracking.ledger import Entry as LedgerEntry
+from components.tracking.logged import Subject, logged_model
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from components.tracking.run import Run
 from components.tracking.runs import open_run, run_page, start_run, sync
+from components.tracking.trainings import Training, trainings_of
 
 __all__ = [
     "CHALLENGER",
@@ -24,10 +26,14 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Run",
+    "Subject",
     "TrackingError",
+    "Training",
     "Version",
+    "logged_model",
     "open_run",
     "run_page",
     "start_run",
     "sync",
+    "trainings_of",
 ]

@@ -27,6 +27,7 @@ from components.config import Settings
 from components.journal import Entry, Refused
 from components.manifest import write_file
 from components.tracking.client import connect
+from components.tracking.logged import short_digest
 
 UID, COMPLETE = "kintsugi.uid", "kintsugi.complete"
 PICTURE = "picture.npy"
@@ -164,7 +165,7 @@ class Delivery:
 
     def _metrics(self, client: MlflowClient, entries: list[Entry]) -> None:
         metrics = [
-            Metric(name, value, entry.time, entry.payload["step"])
+            Metric(name, value, entry.time, entry.payload["step"], **entry.payload.get("about", {}))
             for entry in entries
             for name, value in entry.payload["values"].items()
         ]
@@ -182,7 +183,7 @@ class Delivery:
         source, digest = entry.payload["source"], entry.payload["digest"]
         origin = json.dumps({"source": source, "digest": digest})
         profile = json.dumps(entry.payload["facts"])
-        dataset = Dataset(source, digest[:32], "kintsugi", origin, profile=profile)
+        dataset = Dataset(source, short_digest(digest), "kintsugi", origin, profile=profile)
         client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         client.set_tag(self.run_id, "dataset", digest)
 

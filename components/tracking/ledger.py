@@ -48,6 +48,7 @@ class Entry(BaseModel):
     version: str  # who becomes champion
     replaced: str  # who was; "" for none
     why: str = ""
+    run: str = ""  # in MLflow, of the training that made it
     by: str = Field(default_factory=_here)
     at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)

@@ -1,8 +1,9 @@
 """The registry of models: versions with tags, and the aliases that point at them.
 
-A model version carries tags (``digest``, ``dataset``, ``code``, ``scores``, ``decision``, ``bento``, ``verified``,
-``promoted_at``) and three aliases point at versions: ``challenger``, ``champion`` and ``previous``. Who is champion
-is decided in the ledger; the last two aliases follow it, and a call that dies half-way is completed by the next.
+A model version carries a description and tags (``digest``, ``weights``, ``dataset``, ``code``, ``policy``, ``scores``,
+``decision``, ``pipeline_run``, ``bento``, ``verified``, ``promoted_at``), and three aliases point at versions:
+``challenger``, ``champion`` and ``previous``. Who is champion is decided in the ledger; the last two aliases follow it,
+and a call that dies half-way is completed by the next.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
@@ -51,17 +53,22 @@ class Registry:
         self._client, self.name = connect(settings), name
         self._ledger = Ledger(self._client, name)
 
-    def register(self, run_id: str, tags: Mapping[str, str]) -> Version:
+    def register(self, run_id: str, tags: Mapping[str, str], description: str = "", logged_model: str = "") -> Version:
         """Register the generator that a run logged, and point ``challenger`` at it.
 
-        A version with the same ``digest`` tag and run is not registered twice; it gets the new tags.
+        A version with the same ``digest`` tag and run is not registered twice, not by two processes at once either;
+        it gets the new tags. The champion is no challenger, however often it is registered.
         """
-        found = [v for v in self.versions() if v.run_id == run_id and v.tags.get("digest") == tags["digest"]]
-        version = found[0] if found else self._create(run_id, tags)
-        if found:
-            self.tag(version.number, tags)
-        insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
-        return version
+        if not self._equals(run_id, tags["digest"]):
+            self._create(run_id, tags, description, logged_model)
+        version, *twins = self._equals(run_id, tags["digest"])
+        for twin in twins:
+            self._remove(twin)
+        self.tag(version.number, tags)
+        insist(self._client.update_model_version, self.name, version.number, description)
+        if self._champion(self._ledger.history()) != version.number:
+            insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
+        return self.get(version.number)
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
@@ -118,7 +125,7 @@ class Registry:
         """
         promoted, current = self.get(number), self._champion(self._ledger.history())
         if current != number:
-            self._change(promoted, Entry(action="promote", version=number, replaced=expected_champion, why=why))
+            self._change(promoted, "promote", expected_champion, why)
         self._settle()
         return promoted
 
@@ -151,7 +158,7 @@ class Registry:
                 f"version {number} of {self.name!r} was never champion, so there is no going back to it"
             )
         target = self.get(number)
-        self._change(target, Entry(action="rollback", version=number, replaced=expected_champion, why=why))
+        self._change(target, "rollback", expected_champion, why)
         self._settle()
         return target
 
@@ -159,8 +166,9 @@ class Registry:
         """The champion's number; before there was a ledger the alias said who that is."""
         return history[-1].version if history else self.aliases().get(CHAMPION, "")
 
-    def _change(self, version: Version, entry: Entry) -> None:
+    def _change(self, version: Version, action: Literal["promote", "rollback"], replaced: str, why: str) -> None:
         """Write an entry of the ledger. Raises ``RegistryError`` where somebody else was faster."""
+        entry = Entry(action=action, version=version.number, replaced=replaced, why=why, run=version.run_id)
         current = self._champion(self._ledger.history())
         if current == entry.replaced and self._ledger.append(entry, self._source(version.run_id), version.run_id):
             return
@@ -195,10 +203,27 @@ class Registry:
         except (MlflowException, OSError) as error:
             raise RegistryError(f"version {version.number} of {self.name!r} has lost its {path}: {error}") from None
 
-    def _create(self, run_id: str, tags: Mapping[str, str]) -> Version:
-        make_registered_model(self._client, self.name)
-        source = self._source(run_id)
-        return _version(insist(self._client.create_model_version, self.name, source, run_id, tags=dict(tags)))
+    def _equals(self, run_id: str, digest: str) -> list[Version]:
+        """The versions of one model, oldest first: whoever registers it at the same moment as others sees the same one.
+
+        MLflow numbers versions one after the other, so that whoever has made one sees all with lower numbers.
+        """
+        return [v for v in reversed(self.versions()) if v.run_id == run_id and v.tags.get("digest") == digest]
+
+    def _create(self, run_id: str, tags: Mapping[str, str], description: str, logged_model: str) -> None:
+        insist(make_registered_model, self._client, self.name)
+        insist(
+            self._client.create_model_version, self.name, self._source(run_id), run_id,
+            tags=dict(tags), description=description, model_id=logged_model or None,
+        )  # fmt: skip
+
+    def _remove(self, twin: Version) -> None:
+        """Remove what was registered at the same moment as another; several may try."""
+        try:
+            insist(self._client.delete_model_version, self.name, twin.number)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
     def _source(self, run_id: str) -> str:
         return f"{self._artifacts(run_id)}/{GENERATOR_FOLDER}"

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from components.inpainting.images import Bytes
 from components.journal import Entry, Refused, Write
 from components.tracking.client import GENERATOR_FOLDER, TrackingError
 from components.tracking.delivery import PICTURE, Delivery
+from components.tracking.logged import Subject
 
 
 class Run:
@@ -38,11 +40,15 @@ class Run:
         """Our own id of the run, known from the start; ``open_run`` finds the run by it."""
         return self._delivery.identity.uid
 
-    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one training step; the same ones of a step that is trained again are dropped."""
+    def log_metrics(self, values: Mapping[str, float], step: int = 0, about: Subject | None = None) -> None:
+        """Log metrics of one training step; the same ones of a step that is trained again are dropped.
+
+        ``about`` ties them to a logged model and to the dataset that it was measured on.
+        """
         names = hashlib.blake2b("\n".join(sorted(values)).encode(), digest_size=4).hexdigest()
         numbers = {name: float(value) for name, value in values.items()}
-        self._record(f"metrics:{step}:{names}", "metrics", {"values": numbers, "step": step})
+        tied = {"about": asdict(about)} if about else {}
+        self._record(f"metrics:{step}:{names}", "metrics", {"values": numbers, "step": step} | tied)
 
     def log_image(self, picture: Bytes, key: str, step: int) -> None:
         """Log a uint8 ``H,W,3`` picture under a key that is stable across runs and steps."""

@@ -12,6 +12,7 @@ from components.inpainting.images import Bytes, composite, encode_png, grid, to_
 from components.inpainting.metrics import mask_scores, score_each
 from components.inpainting.networks import Generator
 from components.inpainting.networks.blind_unet import BlindUNet
+from components.inpainting.scores import HEADLINES
 from components.manifest import write_file
 from components.tracking import Run
 
@@ -47,7 +48,7 @@ class Samples:
             else:
                 repairs[family], each = self._repair(generator, truths, masks), {}
             each |= score_each(repairs[family], truths, masks)
-            scores |= {f"val/{name}/{family}": float(values.mean()) for name, values in each.items()}
+            scores |= {f"val/{name}/{family}": float(each[name].mean()) for name in HEADLINES if name in each}
         self._run.log_metrics(scores, step)
         self._write_grid(repairs, step)
 

@@ -25,7 +25,7 @@ def plan(
     train_num_processes: int, train_seed: int,
     gate_mode: str, gate_min_ssim: float, gate_max_mse: float, gate_family_min_ssim: str, gate_family_max_mse: str,
     gate_min_mask_f1: float, gate_champion_margin: float, gate_max_latency_ms: float, gate_max_size_mb: float,
-    serve_model_name: str, run_experiment: str, run_name: str,
+    serve_model_name: str, serve_blind_model: str, run_experiment: str, run_name: str,
 ) -> NamedTuple("Plan", [("data", str), ("train", str), ("gate", str), ("serve", str), ("run", str),
                            ("Output", list)]):  # fmt: skip
     """Validate all parameters together. Orders are called Output, the one name that kfp.local loops over."""
@@ -105,13 +105,13 @@ def register(config: str, model: Input[Model], evaluation: Input[Artifact], deci
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Artifact]):
-    """Build a Bento around the export of the registered version."""
+def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Artifact], report: Output[HTML]):
+    """Prove that the export of the registered version repairs as the network did, and build a Bento around it."""
     from pathlib import Path
     from components import config as c, package
 
-    serve = c.ServeConfig.model_validate_json(config)
-    package.package(serve, version, Path(dataset.path), Path(bento.path), c.Settings())
+    paths = (Path(artifact.path) for artifact in (dataset, bento, report))
+    package.package(c.ServeConfig.model_validate_json(config), version, *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

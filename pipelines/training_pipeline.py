@@ -51,6 +51,7 @@ def training_pipeline(
     gate_max_latency_ms: float = 0.0,
     gate_max_size_mb: float = 0.0,
     serve_model_name: str = "kintsugi",
+    serve_blind_model: str = "auto",
     run_experiment: str = "kintsugi",
     run_name: str = "training",
 ):

@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from components.tracking.client import TrackingError
+from components.tracking.client import TrackingError, impatient
 from components.tracking.ledger import Entry as LedgerEntry
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
 from components.tracking.run import Run
@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "TrackingError",
     "Version",
+    "impatient",
     "open_run",
     "run_page",
     "start_run",

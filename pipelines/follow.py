@@ -15,18 +15,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from components.config import ServeConfig, Settings
 from components.manifest import read_json, write_file
-from components.progress import explain
+from components.progress import STOP_SIGNALS, explain, say
 
 CURRENT = "current.json"
 ENGINE, PROVENANCE = "generator.onnx", "provenance.json"
@@ -143,6 +148,33 @@ class Follower:
         if sentence != self._said:
             self._said = sentence
             self._say(sentence)
+
+
+def models_folder(settings: Settings, config: ServeConfig) -> Path:
+    """Where a state folder keeps the models that are served."""
+    return settings.state / "models" / config.model_name
+
+
+def start_follower(settings: Settings, config: ServeConfig, interval: float) -> Path:
+    """Bring the state's models in step, then have a process do so that ends with this one; returns their folder."""
+    folder = models_folder(settings, config)
+    Follower(settings, config, folder, say).look()
+    names = ["--model-name", config.model_name, "--blind-model", config.blind_model]
+    ends = ["--interval", str(interval), "--parent", str(os.getpid()), "-o", str(folder)]
+    subprocess.Popen([sys.executable, "-m", "pipelines.cli", "follow", *names, *ends], stdin=subprocess.DEVNULL)
+    return folder
+
+
+def follow_until_stopped(follower: Follower, interval: float, parent: int) -> None:
+    """Follow until a signal says to stop, or the process ``parent`` that started this one ends; 0: none did."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, stop)
+    with suppress(KeyboardInterrupt):
+        follower.follow(interval, lambda: bool(parent) and os.getppid() != parent)
 
 
 def read_current(folder: Path) -> dict[str, str]:

@@ -18,12 +18,11 @@ from components.inpainting.inpainter import wrap_finder, wrap_generator
 from components.inpainting.networks import Generator, load_generator
 from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.scores import Decision
+from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
 from components.manifest import Manifest, complete_folder, read_manifest, write_file, write_json
 from components.package.bento import BENTO_FILE, BLIND, MODEL, PROVENANCE, Packed, build_bento
 from components.package.opening import open_fastest
 from components.package.parity import (
-    MIN_AGREEMENT,
-    MIN_SSIM,
     Case,
     ParityError,
     Row,
@@ -81,6 +80,7 @@ def package(
     digests = {
         "engine_sha256": models[MODEL].packed.provenance["engine_sha256"],
         "provenance_sha256": hashlib.sha256((bento / PROVENANCE).read_bytes()).hexdigest(),
+        "bento_sha256": hashlib.sha256((bento / BENTO_FILE).read_bytes()).hexdigest(),
     }
     registry.tag(version, {"bento": tag, "verified": "", **digests})
     say(f"packaged {tag}, at most {worst} of 255 from what torch makes of the same pictures")

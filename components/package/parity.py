@@ -14,10 +14,7 @@ from components.inpainting.images import ROUNDING, Bytes, Floats, resize, to_byt
 from components.inpainting.inpainter import Inpainter
 from components.inpainting.metrics import ssim
 from components.inpainting.networks import Generator
-
-MIN_SSIM = 0.9999
-MIN_AGREEMENT = 0.999
-"""Share of a picture's pixels of which two computations of a blind model must say the same: damaged, or not."""
+from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
 
 _SIZES = ((1.0, 1.0), (1.6, 1.6), (3.0, 4.1))  # times the training size: as trained, odd, and long
 _BATCHES = ((1, 1, 1), (3, 1, 2), (5, 3, 2))  # pictures, rows and columns in half training sizes

@@ -124,13 +124,15 @@ def _sendable(path: Path, convert: Callable[[Path], bytes]) -> bytes:
 
 
 def _found(pictures: Sequence[Path], inside: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Every picture with the name that it keeps below the output; what lies in the folders ``inside`` is left out."""
+    """Every picture with the name that it keeps below the output; what lies in folders ``inside`` stays out."""
     for start in pictures:
         if not start.is_dir():
             yield Path(start.name), start
             continue
+        root = start.resolve()
+        below = [folder for folder in inside if folder != root and folder.is_relative_to(root)]
         for path in sorted(start.rglob("*")):
-            ours = any(path.resolve().is_relative_to(folder) for folder in inside)
+            ours = any(path.resolve().is_relative_to(folder) for folder in below)
             if path.suffix.lower() in _PICTURES and path.is_file() and not ours:
                 yield path.relative_to(start), path
 

@@ -27,7 +27,7 @@ def test_the_papers_network_exports_and_repairs_alike(dataset: Path, tmp_path: P
     export_onnx(generator, tmp_path / "generator.onnx")
     cases = golden_cases(PreparedDataset.open(dataset), wrap_generator(generator))
     rows = check_parity(open_onnx(tmp_path / "generator.onnx", generator.stride), cases)
-    assert [row["case"] for row in rows] == [case.name for case in cases]
+    assert [row.case for row in rows] == [case.name for case in cases]
 
 
 def test_an_export_that_repairs_otherwise_is_refused(dataset: Path) -> None:

@@ -251,8 +251,19 @@ class ServeConfig(Section):
     model_name: str = Field(
         "kintsugi", pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$", description="registered model in MLflow"
     )
+    blind_model: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,68}$",
+        description="registered model whose champion repairs pictures that come without a mask | auto: "
+        "<model_name>-blind, where it has a champion | none",
+    )
 
-    @field_validator("model_name")
+    @property
+    def paired(self) -> str:
+        """The registered model that repairs without a mask; ``""`` for none."""
+        return {"auto": f"{self.model_name}-blind", "none": ""}.get(self.blind_model, self.blind_model)
+
+    @field_validator("model_name", "blind_model")
     @classmethod
     def _no_ledger(cls, value: str) -> str:
         if value.endswith(".ledger"):

@@ -108,13 +108,13 @@ def register(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Artifact]):
-    """Build a Bento around the export of the registered version."""
+def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Artifact], report: Output[HTML]):
+    """Prove that the export of the registered version repairs as the network did, and build a Bento around it."""
     from pathlib import Path
     from components import config as c, package
 
-    serve = c.ServeConfig.model_validate_json(config)
-    package.package(serve, version, Path(dataset.path), Path(bento.path), c.Settings())
+    paths = (Path(artifact.path) for artifact in (dataset, bento, report))
+    package.package(c.ServeConfig.model_validate_json(config), version, *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -2,116 +2,111 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
+import base64
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 
+from components.bentos import import_bento, run_server
+from components.client import InpaintClient
 from components.config import ServeConfig, Settings
-from components.inpainting.images import ROUNDING, composite, decode_image, read_image, read_mask
-from components.manifest import read_manifest
+from components.inpainting.images import ROUNDING, Bytes, composite, decode_image, decode_mask, read_image, read_mask
+from components.inpainting.metrics import ssim
+from components.inpainting.tolerance import MIN_AGREEMENT, MIN_BLIND_SSIM
+from components.manifest import read_json, read_manifest
 from components.progress import say, step, track
 from components.tracking import Registry
 
-_START_SECONDS = 180
+_PARTS = ("image", "mask", "expected")
 
 
-class ServiceError(ValueError):
-    """The Bento did not start, or stopped."""
+@dataclass(frozen=True)
+class Golden:
+    """A picture to send, and what the trainer's own network makes of it, as files.
+
+    Where ``found`` nothing says where the picture is damaged: ``mask`` is what the network found.
+    """
+
+    name: str
+    found: bool
+    image: Path
+    mask: Path
+    expected: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> list[Golden]:
+        """The cases of a folder that package wrote."""
+        cases = read_json(folder / "cases.json")
+        return [
+            cls(case["name"], case["found"], *(folder / f"{case['name']}-{part}.png" for part in _PARTS))
+            for case in cases
+        ]
 
 
 @step("verify")
 def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
-    """Whether the Bento's own server repairs every golden picture as the trainer's network did.
+    """Whether the Bento's own server repairs every golden picture as the trainer's network did, however it is asked.
 
-    Every hole may differ by ``ROUNDING`` grey levels, every known pixel by none. The registered version is tagged
-    with the answer. Raises ``ServiceError`` when the server does not come up.
+    Under a mask every hole may differ by ``ROUNDING`` grey levels, every known pixel by none; without one the found
+    holes and the repair may differ by ``MIN_AGREEMENT`` and ``MIN_BLIND_SSIM``. The registered version is tagged with
+    the answer. Raises ``ServiceError`` when the server does not come up, or loads torch, kfp or mlflow, and
+    ``InpaintError`` when it refuses a request.
     """
     facts = read_manifest(bento, "bento").facts
-    tag = facts["tag"]
-    cases = sorted((bento / "golden").glob("*-image.png"))
-    differences = []
-    with serve_bento(bento / "kintsugi.bento", tag) as url, httpx.Client(base_url=url, timeout=60) as client:
-        for image in track(cases, "verify", len(cases)):
-            differences.append(_difference(client, image))
-    verified = bool(cases) and max(differences) <= ROUNDING
-    worst = max(differences, default=255)
-    say(f"{tag} answered {len(cases)} golden requests, worst difference {worst} of 255: "
+    cases = Golden.read(bento / "golden")
+    wrong = []
+    with tempfile.TemporaryDirectory(prefix="kintsugi-verify-") as store:
+        import_bento(bento / "kintsugi.bento", Path(store))
+        with run_server(facts["tag"], Path(store)) as server:
+            for case in track(cases, "verify", len(cases)):
+                wrong += [f"{case.name}: {problem}" for problem in _problems(server.url, case)]
+            server.check_loaded()
+    verified = bool(cases) and not wrong
+    for sentence in wrong[:5]:
+        say(sentence)
+    say(f"{facts['tag']} answered {len(cases)} golden pictures, sent as a form and as JSON: "
         + ("verified" if verified else "not verified"))  # fmt: skip
     Registry(settings, config.model_name).tag(facts["version"], {"verified": str(verified).lower()})
     return verified
 
 
-@contextmanager
-def serve_bento(archive: Path, tag: str) -> Iterator[str]:
-    """Serve a ``.bento`` archive from a store of its own on a free port; yields its URL."""
-    with tempfile.TemporaryDirectory(prefix="kintsugi-verify-") as store:
-        environment = os.environ | {"BENTOML_HOME": store, "BENTOML_DO_NOT_TRACK": "True"}
-        port = free_port()
-        bentoml = [sys.executable, "-m", "bentoml"]
-        subprocess.run([*bentoml, "import", str(archive)], env=environment, check=True, capture_output=True)
-        log = Path(store) / "serve.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*bentoml, "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
-                env=environment, cwd=store, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        try:
-            _await_ready(process, f"http://127.0.0.1:{port}", log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
+def _problems(url: str, case: Golden) -> Iterator[str]:
+    """What is wrong with the answers to one picture, in sentences."""
+    with InpaintClient(url) as client:
+        served = client.inpaint(case.image, None if case.found else case.mask).pixels
+    parts = {"image": case.image} | ({} if case.found else {"mask": case.mask})
+    sent = {name: base64.b64encode(path.read_bytes()).decode() for name, path in parts.items()}
+    answer = httpx.post(f"{url}/inpaint", json=sent, headers={"Accept": "application/json"}, timeout=120)
+    answer.raise_for_status()
+    told = answer.json()
+    again, mask = decode_image(base64.b64decode(told["image"])), decode_mask(base64.b64decode(told["mask"]))
+    if not np.array_equal(again, served):
+        yield "the answer as JSON is another picture than the one to a form"
+    yield from _found_problems(case, served, mask) if case.found else _given_problems(case, served, mask)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _given_problems(case: Golden, served: Bytes, mask: Bytes) -> Iterator[str]:
+    image, given, expected = read_image(case.image), read_mask(case.mask), read_image(case.expected)
+    if not np.array_equal(mask, given):
+        yield "the mask that was used is not the one that was sent"
+    if not np.array_equal(composite(image, served, given), served):
+        yield "known pixels came back changed"
+    difference = int(np.abs(served.astype(int) - expected.astype(int)).max())
+    if difference > ROUNDING:
+        yield f"the repair is {difference} of 255 from the trainer's"
 
 
-def _difference(client: httpx.Client, image: Path) -> int:
-    mask_path = image.with_name(image.name.replace("-image", "-mask"))
-    expected = read_image(image.with_name(image.name.replace("-image", "-expected")))
-    files = {"image": image.read_bytes(), "mask": mask_path.read_bytes()}
-    response = client.post("/inpaint", files={name: (f"{name}.png", content) for name, content in files.items()})
-    response.raise_for_status()
-    served = decode_image(response.content)
-    known = composite(read_image(image), served, read_mask(mask_path))
-    if not np.array_equal(known, served):
-        return 255
-    return int(np.abs(served.astype(int) - expected.astype(int)).max())
-
-
-def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServiceError(f"the Bento's server stopped at its start: {log.read_text()[-2000:]}")
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise ServiceError(f"the Bento's server was not ready after {_START_SECONDS} s: {log.read_text()[-2000:]}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers, which are one process group."""
-    os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _found_problems(case: Golden, served: Bytes, mask: Bytes) -> Iterator[str]:
+    image, found, expected = read_image(case.image), read_mask(case.mask), read_image(case.expected)
+    agreement = float((mask == found).mean())
+    if agreement < MIN_AGREEMENT:
+        yield f"it finds other damage than the trainer does, in {1 - agreement:.2%} of the pixels"
+    if not np.array_equal(composite(image, served, mask), served):
+        yield "pixels that it takes for sound came back changed"
+    similarity = float(ssim(served[None], expected[None])[0])
+    if similarity < MIN_BLIND_SSIM:
+        yield f"the repair is not the trainer's (SSIM {similarity:.4f})"

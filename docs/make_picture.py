@@ -11,7 +11,7 @@ from components.config import Settings
 from components.inpainting.damage import render_damage
 from components.inpainting.images import grid
 from components.inpainting.masks import FAMILIES
-from pipelines.champion import fetch_champion
+from pipelines.champion import champion_client
 
 
 def main() -> None:
@@ -24,8 +24,10 @@ def main() -> None:
     for family, share in (("scratches", 0.02), ("cracks", 0.01), ("text", 0.07)):
         holes = FAMILIES[family].draw(max(height, width), share, rng)[:height, :width]
         damaged, mask = render_damage(damaged, holes, family, rng, photo), mask | holes
-    repaired = fetch_champion(Settings(), "kintsugi").open()(damaged, mask)
-    shown = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+    white = mask * np.uint8(255)
+    with champion_client(Settings(), "kintsugi") as (client, _):
+        repaired = client.inpaint(damaged, white).pixels
+    shown = np.repeat(white[..., None], 3, axis=2)
     sheet = grid([[damaged, shown, repaired]], ["damaged", "mask (white = hole)", "repaired"], gap=6)
     Image.fromarray(sheet).save(Path(__file__).parent / "repair.png", optimize=True)
 

@@ -1,21 +1,26 @@
-"""The champion on this machine: its Bento fetched from MLflow into the local store."""
+"""The champion on this machine: its Bento fetched from MLflow into the local store, checked, and served."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import secrets
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from components.bentos import import_bento, run_server
+from components.client import InpaintClient
 from components.config import Settings
-from components.inpainting.inpainter import Inpainter, open_onnx
-from components.manifest import read_json
+
+if TYPE_CHECKING:
+    from components.tracking import Registry, Version
 
 
 class NoChampionError(ValueError):
-    """There is no model to serve yet."""
+    """There is no model to serve yet, or it is not the one that was packaged."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +36,11 @@ class ChampionBento:
         """The folder that holds ``generator.onnx`` and ``provenance.json``."""
         return self.folder / "src" / "model"
 
-    def open(self) -> Inpainter:
-        """The champion, ready to repair in this process."""
-        stride = read_json(self.model / "provenance.json")["stride"]
-        return open_onnx(self.model / "generator.onnx", stride)
-
-
-def bento_environment(settings: Settings) -> dict[str, str]:
-    """The environment under which the ``bentoml`` command sees this state folder's store."""
-    return os.environ | {"BENTOML_HOME": str(settings.bento_home), "BENTOML_DO_NOT_TRACK": "True"}
-
 
 def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     """Find the champion in the registry and put its Bento into the local store, if it is not there.
 
-    Raises ``NoChampionError`` when no model was promoted yet.
+    Raises ``NoChampionError`` when no model was promoted yet, and when a file is not the one that was packaged.
     """
     from components.tracking import Registry
 
@@ -59,13 +54,39 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     name, _, bento_version = tag.partition(":")
     champion = ChampionBento(tag, version.number, settings.bento_home / "bentos" / name / bento_version)
     if not (champion.model / "provenance.json").exists():
-        shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
-        archive = registry.download(version, "bento/kintsugi.bento")
-        settings.bento_home.mkdir(parents=True, exist_ok=True)
-        imported = subprocess.run(
-            [sys.executable, "-m", "bentoml", "import", str(archive)],
-            env=bento_environment(settings), capture_output=True, text=True,
-        )  # fmt: skip
-        if imported.returncode:
-            raise NoChampionError(f"the champion's Bento {tag} cannot be imported: {imported.stderr.strip()[-500:]}")
+        _import(registry, version, champion, settings)
+    if _digest(champion.model / "generator.onnx") != version.tags.get("engine_sha256"):
+        shutil.rmtree(champion.folder)
+        raise NoChampionError(
+            f"the model in {champion.folder} is not the one that was packaged as version {version.number}, so it was "
+            "removed; start again to fetch it anew, or run the pipeline again"
+        )
     return champion
+
+
+@contextmanager
+def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[InpaintClient, str]]:
+    """A client of the champion, served on this machine for nobody else as long as this lasts, and its version."""
+    champion, key = fetch_champion(settings, model_name), secrets.token_urlsafe()
+    with (
+        run_server(champion.tag, settings.bento_home, {"KINTSUGI_API_KEYS": key}) as server,
+        InpaintClient(server.url, key, timeout=600) as client,
+    ):
+        yield client, champion.version
+
+
+def _import(registry: Registry, version: Version, champion: ChampionBento, settings: Settings) -> None:
+    """Download the Bento, compare it with the registry, unpack it."""
+    shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
+    archive = registry.download(version, "bento/kintsugi.bento")
+    if _digest(archive) != version.tags.get("bento_sha256"):
+        raise NoChampionError(
+            f"the Bento of champion version {version.number} is not the one that was packaged; "
+            "run the pipeline again, or roll back"
+        )
+    import_bento(archive, settings.bento_home)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

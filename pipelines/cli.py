@@ -6,8 +6,11 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,11 +18,15 @@ from rich.console import Console
 from components.config import (
     ConfigError,
     PipelineConfig,
+    ServeConfig,
     Settings,
     locate,
 )
 from components.form import load_preset, parse_assignments, presets
 from components.manifest import code_version
+
+if TYPE_CHECKING:
+    from components.client import InpaintClient
 
 _REFUSED = 3
 _CLICK_INTERRUPTED = 130
@@ -44,6 +51,20 @@ def _model_name(name: str) -> str:
 
 
 ModelName = Annotated[str, typer.Option(help="registered model", callback=_model_name)]
+BlindModel = Annotated[
+    str, typer.Option(help="registered model for pictures without a mask; auto: MODEL_NAME-blind; none")
+]
+Interval = Annotated[float, typer.Option(min=0.2, help="seconds between two looks at the registry")]
+
+
+def _served(model_name: str, blind_model: str) -> ServeConfig:
+    flat = {"serve_model_name": model_name, "serve_blind_model": blind_model}
+    return PipelineConfig.from_flat(flat).serve
+
+
+def _log(line: str) -> None:
+    console.print(f"{datetime.now():%H:%M:%S} follow: {line}")
+    sys.stdout.flush()
 
 
 @cli.command()
@@ -185,17 +206,43 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     model_name: ModelName = "kintsugi",
+    blind_model: BlindModel = "auto",
+    interval: Interval = 5.0,
 ) -> None:
-    """Serve the champion over HTTP with BentoML."""
-    from pipelines.champion import bento_environment, fetch_champion
+    """Serve the champion over HTTP with BentoML; whoever becomes champion later takes over at once."""
+    from components.bentos import bento_environment
+    from pipelines.champion import fetch_champion
+    from pipelines.follow import start_follower
 
     _require_free(host, port)
-    settings = Settings()
+    settings, config = Settings(), _served(model_name, blind_model)
     champion = fetch_champion(settings, model_name)
+    models = start_follower(settings, config, interval)
     console.print(f"serving {champion.tag}, version {champion.version}, on http://{host}:{port}")
     sys.stdout.flush()
     command = [sys.executable, "-m", "bentoml", "serve", champion.tag, "--host", host, "--port", str(port)]
-    os.execve(sys.executable, command, bento_environment(settings))
+    os.execve(sys.executable, command, bento_environment(settings.bento_home) | {"KINTSUGI_MODELS": str(models)})
+
+
+@cli.command()
+def follow(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="folder of models; default: in the state")
+    ] = None,
+    model_name: ModelName = "kintsugi",
+    blind_model: BlindModel = "auto",
+    interval: Interval = 5.0,
+    once: Annotated[bool, typer.Option(help="look once; exit with 1 where that was not possible")] = False,
+    parent: Annotated[int, typer.Option(hidden=True, help="process to end with")] = 0,
+) -> None:
+    """Keep a folder of models in step with the champions in MLflow, for a server that watches it (KINTSUGI_MODELS)."""
+    from pipelines.follow import Follower, follow_until_stopped, models_folder
+
+    settings, config = Settings(), _served(model_name, blind_model)
+    follower = Follower(settings, config, output or models_folder(settings, config), _log)
+    if once:
+        raise typer.Exit(0 if follower.look() else 1)
+    follow_until_stopped(follower, interval, parent)
 
 
 @cli.command()
@@ -220,23 +267,58 @@ def ui(
 
 @cli.command()
 def inpaint(
-    image: Annotated[Path, typer.Argument(help="the damaged picture")],
-    mask: Annotated[Path, typer.Option(help="white where the picture is damaged, of the same size")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="the repaired picture, PNG")],
+    pictures: Annotated[list[Path], typer.Argument(help="damaged pictures, and folders of such")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="file of the repair, or folder of several")],
+    mask: Annotated[
+        Path | None, typer.Option(help="white where a picture is damaged; of several: a folder with the same names")
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="look for damage where there is no mask, and no transparent part")
+    ] = False,
+    format_: Annotated[
+        Literal["png", "webp", "jpeg", "same"] | None, typer.Option("--format", help="default: by -o, else png")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="of a JPEG")] = 90,
+    grow_mask: Annotated[int, typer.Option(min=0, max=64, help="pixels by which holes are made larger")] = 0,
+    feather: Annotated[int, typer.Option(min=0, max=32, help="pixels over which a repair fades into them")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="pictures at a time")] = 2,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="leave out what was repaired")] = False,
+    url: Annotated[str | None, typer.Option(help="endpoint to ask; default: the champion, here")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="KINTSUGI_API_KEY", help="of the endpoint")] = None,
     model_name: ModelName = "kintsugi",
 ) -> None:
-    """Repair one picture with the champion; no server needed."""
-    from components.inpainting.images import check_pair, encode_png, read_image, read_mask
-    from components.manifest import write_file
-    from pipelines.champion import fetch_champion
+    """Repair pictures with the champion on this machine, or by an endpoint; no picture is written over."""
+    from pipelines.inpaint import Wishes, check_first, plan_jobs, repair_all
 
-    if output.is_dir() or output.suffix.lower() != ".png":
-        raise ConfigError(f"cannot write the repair to {output}; name a PNG file, e.g. -o out.png")
-    picture, holes = read_image(image), read_mask(mask)
-    check_pair(picture, holes)
-    champion = fetch_champion(Settings(), model_name)
-    write_file(output, encode_png(champion.open()(picture, holes)))
-    console.print(f"wrote {output}, repaired by version {champion.version}")
+    if mask and blind:
+        raise ConfigError("--blind looks for damage by itself; give either that or --mask")
+    planned = plan_jobs(pictures, mask, output, format_ or "")
+    todo = [job for job in planned if not (skip_existing and job.output.exists())]
+    if len(planned) == 1:
+        check_first(planned[0])
+    failed, version = [], "none"
+    if todo:
+        with _endpoint(url, api_key, model_name) as (client, version):
+            failed = repair_all(client, todo, Wishes(quality, grow_mask, feather, blind), jobs, console)
+    skipped = f", {len(planned) - len(todo)} skipped" if len(planned) > len(todo) else ""
+    console.print(f"{len(todo) - len(failed)} repaired by version {version}, {len(failed)} failed{skipped}: {output}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _endpoint(url: str | None, api_key: str | None, model_name: str) -> Iterator[tuple[InpaintClient, str]]:
+    """A client of the endpoint at an address, else of the champion on this machine, and the version that is served."""
+    if url is None:
+        from pipelines.champion import champion_client
+
+        with champion_client(Settings(), model_name) as served:
+            yield served
+        return
+    from components.client import InpaintClient
+
+    with InpaintClient(url, api_key) as client:
+        yield client, str(client.model().get("version", "?"))
 
 
 @cli.command()
@@ -274,7 +356,7 @@ def promote(
         instead = f" in place of version {current.number}" if current else ""
         typer.confirm(f"Make version {chosen.number} of {model_name} champion{instead}?", abort=True)
     registry.promote(chosen.number, decision.champion, why or "promoted by hand: every rule held")
-    console.print(f"version {chosen.number} is champion; 'kintsugi serve' takes it at its next start")
+    console.print(f"version {chosen.number} is champion; a running 'kintsugi serve' takes it")
 
 
 @cli.command()
@@ -299,7 +381,7 @@ def rollback(
     if not yes:
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
     registry.rollback(wanted, current, why)
-    console.print(f"version {wanted} is champion; 'kintsugi serve' takes it at its next start")
+    console.print(f"version {wanted} is champion; a running 'kintsugi serve' takes it")
 
 
 @cli.command("sync")

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from components.bentos import free_port
 from components.config import Settings
 from components.inpainting.images import Bytes, decode_image, encode_png, read_image
 from components.tracking import CHALLENGER, CHAMPION, Registry
-from components.verify import free_port
 from tests.conftest import SMALL
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from components.bentos import free_port
 from components.config import RunConfig, Settings, TrainConfig
 from components.inpainting.scores import Decision
 from components.manifest import Manifest
 from components.tracking import CHAMPION, PREVIOUS, Registry, RegistryError, start_run
-from components.verify import free_port
 
 PROCESSES = 16
 

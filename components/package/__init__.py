@@ -1,8 +1,10 @@
-"""The package step: a registered generator becomes the engine inside a Bento."""
+"""The package step: a registered generator, and a blind one beside it, become the engines inside a Bento."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +13,132 @@ import numpy as np
 from components.config import ServeConfig, Settings
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.export import ENGINE
-from components.inpainting.images import encode_png
-from components.inpainting.inpainter import open_onnx, wrap_generator
-from components.inpainting.networks import load_generator
-from components.manifest import Manifest, complete_folder, read_manifest, write_json
-from components.package.bento import BENTO_FILE, build_bento
-from components.package.parity import Case, check_parity, golden_cases
+from components.inpainting.images import ROUNDING, encode_png
+from components.inpainting.inpainter import wrap_finder, wrap_generator
+from components.inpainting.networks import Generator, load_generator
+from components.inpainting.networks.blind_unet import BlindUNet
+from components.inpainting.scores import Decision
+from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
+from components.manifest import Manifest, complete_folder, read_manifest, write_file, write_json
+from components.package.bento import BENTO_FILE, BLIND, MODEL, PROVENANCE, Packed, build_bento
+from components.package.opening import open_fastest
+from components.package.parity import (
+    Case,
+    ParityError,
+    Row,
+    blind_cases,
+    check_batches,
+    check_parity,
+    golden_cases,
+)
 from components.progress import Bar, say, step
-from components.tracking import Registry, Version, open_run
+from components.report import render
+from components.tracking import Registry, RegistryError, Version, open_run
 
 KIND = "bento"
+GOLDEN, CASES = "golden", "cases.json"
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A model whose export was compared with its network: what goes into the Bento, and how far they are apart."""
+
+    packed: Packed
+    rows: list[Row]
+    cases: list[Case]
 
 
 @step("package")
-def package(config: ServeConfig, version: str, dataset: Path, bento: Path, settings: Settings) -> Manifest:
+def package(
+    config: ServeConfig, version: str, dataset: Path, bento: Path, report: Path, settings: Settings
+) -> Manifest:
     """Take the export of a registered version that was measured, prove that it repairs alike, build a Bento around it.
 
-    Writes a folder with ``kintsugi.bento``, ``parity.json`` and ``golden/`` (pictures, masks and what
-    the trainer's own network makes of them, for ``verify``). The Bento is logged to the version's run.
-    Raises ``ParityError`` when torch and ONNX Runtime disagree.
+    The champion of ``config.paired``, where there is one, comes along for pictures without a mask. Writes an HTML
+    report and a folder with ``kintsugi.bento``, ``provenance.json``, ``parity.json`` and ``golden/`` (pictures, masks
+    and what the trainer's own network makes of them, for ``verify``). The Bento, its report and what the server says of
+    the model go to the version's run. Raises ``ParityError`` when torch and the export disagree.
     """
-    registry = Registry(settings, config.model_name)
+    registry, data = Registry(settings, config.model_name), PreparedDataset.open(dataset)
     found = registry.get(version)
-    generator = load_generator(registry.download(found))
-    with (
-        Bar("package", 3) as bar,
-        tempfile.TemporaryDirectory(prefix="kintsugi-package-") as scratch,
-        complete_folder(bento, KIND) as draft,
-    ):
-        engine = registry.download(found, f"evaluation/{ENGINE}")
+    with Bar("package", 3) as bar, complete_folder(bento, KIND) as draft:
+        models = {MODEL: _prove(registry, found, data)}
         bar.advance()
-        cases = golden_cases(PreparedDataset.open(dataset), wrap_generator(generator))
-        parity = check_parity(open_onnx(engine, generator.stride, blind=generator.blind), cases)
-        write_json(draft.path / "parity.json", parity)
-        _write_golden(draft.path / "golden", cases)
+        if not models[MODEL].packed.provenance["blind"] and (paired := _paired(config, settings)):
+            models[BLIND] = _prove(*paired, data)
         bar.advance()
-        say("building the Bento")
-        tag = build_bento(engine, _provenance(found, generator.stride), Path(scratch), draft.path / BENTO_FILE)
+        tag = _write(models, draft.path)
         bar.advance()
+        worst = max(row.max_difference for model in models.values() for row in model.rows)
         draft.made_from = {"model": found.tags["digest"], "dataset": found.tags["dataset"]}
-        draft.facts = {"tag": tag, "version": version, "max_difference": max(p["max_difference"] for p in parity)}
-    open_run(settings, found.run_id).log_file(bento / BENTO_FILE, KIND)
-    registry.tag(version, {"bento": tag, "verified": ""})
-    say(f"packaged {tag}")
+        draft.facts = {"tag": tag, "version": version, "max_difference": worst}
+    write_file(report, render("parity.html", title=f"Does {tag} repair as it was trained?", **_reported(models)))
+    run = open_run(settings, found.run_id)
+    for name in (BENTO_FILE, PROVENANCE):
+        run.log_file(bento / name, KIND)
+    run.log_page(report, f"{KIND}/parity.html")
+    digests = {
+        "engine_sha256": models[MODEL].packed.provenance["engine_sha256"],
+        "provenance_sha256": hashlib.sha256((bento / PROVENANCE).read_bytes()).hexdigest(),
+        "bento_sha256": hashlib.sha256((bento / BENTO_FILE).read_bytes()).hexdigest(),
+    }
+    registry.tag(version, {"bento": tag, "verified": "", **digests})
+    say(f"packaged {tag}, at most {worst} of 255 from what torch makes of the same pictures")
     return read_manifest(bento, KIND)
+
+
+def _write(models: dict[str, Proved], folder: Path) -> str:
+    """Write all that the step leaves; returns the Bento's tag."""
+    write_json(folder / "parity.json", {name: [asdict(row) for row in model.rows] for name, model in models.items()})
+    write_json(folder / PROVENANCE, models[MODEL].packed.provenance)
+    golden = [case for name, model in models.items() for case in model.cases if case.found or name == MODEL]
+    _write_golden(folder / GOLDEN, golden)
+    say("building the Bento")
+    with tempfile.TemporaryDirectory(prefix="kintsugi-package-") as scratch:
+        return build_bento({name: m.packed for name, m in models.items()}, Path(scratch), folder / BENTO_FILE)
+
+
+def _paired(config: ServeConfig, settings: Settings) -> tuple[Registry, Version] | None:
+    """The registry and the champion of the blind model that comes along, if one does.
+
+    Raises ``RegistryError`` where one was asked for by name and has no champion.
+    """
+    if not config.paired:
+        return None
+    registry = Registry(settings, config.paired)
+    champion = registry.champion()
+    if champion is None and config.blind_model != "auto":
+        raise RegistryError(
+            f"serve_blind_model = {config.paired!r} has no champion to come along; promote one, or set it to none"
+        )
+    return (registry, champion) if champion else None
+
+
+def _prove(registry: Registry, version: Version, data: PreparedDataset) -> Proved:
+    """Compare a version's export with its network. Raises ``ParityError``, and ``RegistryError`` for other files."""
+    generator = load_generator(registry.download(version))
+    engine = registry.download(version, f"evaluation/{ENGINE}")
+    digest = hashlib.sha256(engine.read_bytes()).hexdigest()
+    if version.tags.get("engine_sha256", digest) != digest:
+        raise RegistryError(f"the export of {version.name} version {version.number} is not the one that was verified")
+    export = open_fastest(engine, generator)
+    trained, cases = wrap_generator(generator), []
+    if isinstance(generator, BlindUNet) and export.find:
+        cases = blind_cases(data, wrap_finder(generator), trained)
+        if not cases:
+            raise ParityError(f"{version.name} version {version.number} finds no damage in any of the test pictures")
+    golden = golden_cases(data, trained)
+    rows = check_parity(export.inpaint, [*golden, *cases], export.find) + check_batches(engine, generator, data)
+    provenance = _provenance(version, generator) | {"engine_sha256": digest, "engine": export.setting}
+    return Proved(Packed(engine, provenance), rows, [*golden, *cases])
+
+
+def _reported(models: dict[str, Proved]) -> dict[str, Any]:
+    """What the report shows."""
+    shown = {name: {"provenance": model.packed.provenance, "rows": model.rows} for name, model in models.items()}
+    blind = any(model.packed.provenance["blind"] for model in models.values())
+    limits = {"rounding": ROUNDING, "min_ssim": MIN_SSIM, "min_agreement": MIN_AGREEMENT}
+    return {"models": shown, "blind": blind, **limits}
 
 
 def _write_golden(folder: Path, cases: list[Case]) -> None:
@@ -63,10 +147,13 @@ def _write_golden(folder: Path, cases: list[Case]) -> None:
         pictures = {"image": case.image, "mask": case.mask * np.uint8(255), "expected": case.expected}
         for name, picture in pictures.items():
             (folder / f"{case.name}-{name}.png").write_bytes(encode_png(picture))
+    write_json(folder / CASES, [{"name": case.name, "found": case.found} for case in cases])
 
 
-def _provenance(version: Version, stride: int) -> dict[str, Any]:
+def _provenance(version: Version, generator: Generator) -> dict[str, Any]:
     """What the served model says of itself."""
     copied = {name: version.tags[name] for name in ("digest", "dataset", "architecture", "code")}
     own = {"name": version.name, "version": version.number, "run_id": version.run_id, "scores": version.scores}
-    return {**own, **copied, "stride": stride}
+    decision = Decision.model_validate_json(version.tags["decision"])
+    said = {"verdict": decision.verdict, "mode": decision.mode, "rules": [rule.sentence for rule in decision.rules]}
+    return {**own, **copied, "decision": said, "stride": generator.stride, "blind": generator.blind}

@@ -1,29 +1,41 @@
-"""Build a Bento without Docker: the service's code, the engine, exact pins and where it all came from."""
+"""Build a Bento without Docker: the service's code, its page, the models, exact pins and where it all came from."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import components
+from components.inpainting.export import ENGINE
+from components.manifest import folder_digest
+from components.package.contents import ROOT, exact_pins, service_files
 
 BENTO_FILE = "kintsugi.bento"
-_PINNED = ("bentoml", "httptools", "numpy", "onnxruntime", "pillow", "pydantic", "python-multipart", "uvloop")
-_MODULES = (
-    "components/__init__.py",
-    "components/inpainting/__init__.py",
-    "components/inpainting/images.py",
-    "components/inpainting/inpainter.py",
-    "components/inpainting/tiling.py",
-)
+PROVENANCE = "provenance.json"
+MODEL, BLIND = "model", "blind"
+"""Folders of a Bento's models: what repairs under masks, and what repairs without where the first cannot."""
 
 
-def build_bento(engine: Path, provenance: dict[str, Any], scratch: Path, target: Path) -> str:
-    """Build a Bento from an ONNX file into ``target`` (a ``.bento`` archive); returns its tag.
+@dataclass(frozen=True)
+class Packed:
+    """A model to put into a Bento: its ONNX file, and what the server says of it."""
+
+    engine: Path
+    provenance: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write ``generator.onnx`` and ``provenance.json``."""
+        folder.mkdir(parents=True)
+        shutil.copy(self.engine, folder / ENGINE)
+        (folder / PROVENANCE).write_text(json.dumps(self.provenance, indent=2))
+
+
+def build_bento(models: Mapping[str, Packed], scratch: Path, target: Path) -> str:
+    """Build a Bento with models by folder, ``MODEL`` at least, into ``target`` (a ``.bento`` archive); returns its tag.
 
     The store of the build lies in ``scratch``. The Bento holds no torch, kfp or mlflow.
     """
@@ -31,31 +43,25 @@ def build_bento(engine: Path, provenance: dict[str, Any], scratch: Path, target:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
 
-    context = _context(engine, provenance, scratch / "context")
+    provenance, context = models[MODEL].provenance, _context(models, scratch / "context")
     bento = bentoml.bentos.build(
         "serving.service:KintsugiService",
         name=provenance["name"],
-        version=f"v{provenance['version']}-{provenance['digest'][:12]}",
+        version=f"v{provenance['version']}-{folder_digest(context)[:12]}",
         labels={"model": provenance["name"], "version": provenance["version"]},
         include=["**/*"],
-        python={"packages": _pins(), "lock_packages": False},
+        python={"packages": exact_pins(), "lock_packages": False},
         build_ctx=str(context),
     )
     bento.export(str(target))
     return str(bento.tag)
 
 
-def _context(engine: Path, provenance: dict[str, Any], context: Path) -> Path:
-    root = Path(components.__file__).parent.parent
-    service = [str(path.relative_to(root)) for path in sorted((root / "serving").glob("*.py"))]
-    for name in (*_MODULES, *service):
-        (context / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, context / name)
-    (context / "model").mkdir()
-    shutil.copy(engine, context / "model" / "generator.onnx")
-    (context / "model" / "provenance.json").write_text(json.dumps(provenance, indent=2))
+def _context(models: Mapping[str, Packed], context: Path) -> Path:
+    for path in service_files():
+        copy = context / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    for name, model in models.items():
+        model.write(context / name)
     return context
-
-
-def _pins() -> list[str]:
-    return [f"{name}=={importlib.metadata.version(name)}" for name in _PINNED]

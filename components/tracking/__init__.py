@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from components.tracking.client import TrackingError
+from components.tracking.client import TrackingError, impatient
 from components.tracking.ledger import Entry as LedgerEntry
 from components.tracking.logged import Subject, logged_model
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
@@ -30,6 +30,7 @@ __all__ = [
     "TrackingError",
     "Training",
     "Version",
+    "impatient",
     "logged_model",
     "open_run",
     "run_page",

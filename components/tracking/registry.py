@@ -195,11 +195,11 @@ class Registry:
         if self.aliases().get(CHALLENGER) == latest.version:
             insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
 
-    def download(self, version: Version, path: str = GENERATOR_FOLDER) -> Path:
-        """A local copy of an artifact of the version's run; the caller only reads it."""
-        uri = f"{self._artifacts(version.run_id)}/{path}"
+    def download(self, version: Version, path: str = GENERATOR_FOLDER, into: Path | None = None) -> Path:
+        """A local copy of an artifact of the version's run, in the folder ``into``; else the caller only reads it."""
+        uri, where = f"{self._artifacts(version.run_id)}/{path}", str(into) if into else None
         try:
-            return Path(download_artifacts(artifact_uri=uri, tracking_uri=self._client.tracking_uri))
+            return Path(download_artifacts(artifact_uri=uri, tracking_uri=self._client.tracking_uri, dst_path=where))
         except (MlflowException, OSError) as error:
             raise RegistryError(f"version {version.number} of {self.name!r} has lost its {path}: {error}") from None
 

@@ -40,7 +40,7 @@ class Keys:
         return bool(self._fixed) or self._file is not None
 
     def check(self, headers: Headers) -> None:
-        """Raise ``Problem`` (401) unless ``X-API-Key`` or ``Authorization: Bearer`` holds a key, where one is needed."""
+        """Raise ``Problem`` (401) where a key is needed and neither ``X-API-Key`` nor a bearer token is one."""
         if not self.required:
             return
         given = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))

@@ -116,7 +116,7 @@ class Models:
                 served.close()
 
     def refresh(self) -> bool:
-        """Look at the watched folder once; whether another model serves now. A bad one is refused, the old one stays."""
+        """Look at the watched folder once; whether another model serves now. A bad one is refused, the old stays."""
         if self.watched is None or not self._changed(self.watched / CURRENT):
             return False
         name = CURRENT

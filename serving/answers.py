@@ -129,7 +129,7 @@ def answer_repair(repair: Repair, record: Record, headers: Headers) -> Response:
     height, width = repair.mask.shape
     answer = RepairAnswer(
         image=None if repair.only_mask else _base64(repair.content),
-        format=repair.media_type.removeprefix("image/"),  # type: ignore[arg-type]
+        format=repair.media_type.removeprefix("image/"),
         width=width,
         height=height,
         mask=_base64(repair.content if repair.only_mask else encode_mask(repair.mask)),

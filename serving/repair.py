@@ -120,10 +120,8 @@ def _hole(picture: Picture, given: Bytes | None, served: Served) -> Hole:
     if picture.alpha is not None and (picture.alpha < OPAQUE).any():
         return Hole((picture.alpha < OPAQUE).astype(np.uint8), "alpha", served.model)
     if served.finder is None:
-        raise Problem(
-            422,
-            "Send a mask, white where to repair, or make the damage transparent; this server cannot find it itself.",
-        )
+        advice = "Send a mask, white where to repair, or make the damage transparent"
+        raise Problem(422, f"{advice}; the model served here cannot find it by itself.")
     return Hole(served.finder.find(picture.pixels), "found", served.finder)
 
 

@@ -56,18 +56,18 @@ class KintsugiService:
         Door.endpoint = build_app(Parts(self._models, settings, keys))
         self._models.watch()
 
-    @bentoml.api(route="/inpaint")
+    @bentoml.api(route="/inpaint")  # type: ignore[untyped-decorator]
     def inpaint(
         self,
         image: Path,
-        mask: Path = None,  # type: ignore[assignment]  # BentoML's schema of an optional file
+        mask: Path = None,  # type: ignore[assignment]  # noqa: RUF013  # a union would hide the file from BentoML
         format: Literal["png", "webp", "jpeg", "same"] = "png",
         quality: int = 90,
         grow_mask: int = 0,
         feather: int = 0,
         output: Literal["image", "mask"] = "image",
     ) -> Annotated[Path, ContentType("image/png")]:
-        """Repair a picture file. Over HTTP the endpoint answers in this method's place, and BentoML's client calls it."""
+        """Repair a picture file; BentoML's client calls it, and over HTTP the endpoint answers in its place."""
         options = Options(format=format, quality=quality, grow_mask=grow_mask, feather=feather, output=output)
         asked = Asked(image.read_bytes(), None if mask is None else mask.read_bytes(), options)
         with self._models.use() as served:
@@ -77,10 +77,10 @@ class KintsugiService:
             file.write(repaired.content)
         return Path(file.name)
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Stop watching for models."""
         self._models.close()
 
 
-KintsugiService.add_asgi_middleware(Door)
+KintsugiService.add_asgi_middleware(Door)  # type: ignore[attr-defined]

@@ -29,9 +29,9 @@ def write_model(folder: Path, version: str = "1", fill: float = 0.5, **changes: 
     content = constant_onnx(fill)
     (folder / "generator.onnx").write_bytes(content)
     provenance = {
-        "name": "kintsugi", "version": version, "digest": f"{version:0>4}" * 16, "run_id": f"run-{version}", "stride": STRIDE,
-        "dataset": "d" * 64, "code": "c", "architecture": "constant", "scores": {"ssim": 0.9}, "decision": {"admitted": True},
-        "engine_sha256": hashlib.sha256(content).hexdigest(),
+        "name": "kintsugi", "version": version, "digest": f"{version:0>4}" * 16, "run_id": f"run-{version}",
+        "dataset": "d" * 64, "code": "c", "architecture": "constant", "stride": STRIDE, "scores": {"ssim": 0.9},
+        "decision": {"admitted": True}, "engine_sha256": hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
     (folder / "provenance.json").write_text(json.dumps(provenance | changes))
     return folder
@@ -39,20 +39,21 @@ def write_model(folder: Path, version: str = "1", fill: float = 0.5, **changes: 
 
 def constant_onnx(fill: float) -> bytes:
     """An ONNX generator: ``image`` N,3,H,W and ``mask`` N,1,H,W to ``repair``, ``image`` with holes of one grey."""
-    planes = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", c, "H", "W"]) for n, c in (("image", 3), ("mask", 1))
-    ]
+    planes = [_planes(name, channels) for name, channels in (("image", 3), ("mask", 1), ("repair", 3))]
     nodes = [
         helper.make_node("Sub", ["one", "mask"], ["known"]),
         helper.make_node("Mul", ["image", "known"], ["kept"]),
         helper.make_node("Mul", ["mask", "fill"], ["filled"]),
         helper.make_node("Add", ["kept", "filled"], ["repair"]),
     ]
-    constants = [numpy_helper.from_array(np.float32(v), n) for n, v in (("one", 1.0), ("fill", fill))]
-    answer = helper.make_tensor_value_info("repair", TensorProto.FLOAT, ["N", 3, "H", "W"])
-    graph = helper.make_graph(nodes, "constant", planes, [answer], constants)
+    constants = [numpy_helper.from_array(np.asarray(v, np.float32), n) for n, v in (("one", 1.0), ("fill", fill))]
+    graph = helper.make_graph(nodes, "constant", planes[:2], planes[2:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return bytes(model.SerializeToString())
+
+
+def _planes(name: str, channels: int) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, "H", "W"])
 
 
 class FlatEngine(Engine):
@@ -66,7 +67,8 @@ class FlatEngine(Engine):
         return np.where(mask[..., None] == 1, mean, image).astype(np.uint8)
 
     def red(self, image: Bytes) -> Bytes:
-        return (image == [255, 0, 0]).all(axis=2).astype(np.uint8)
+        red: Bytes = np.all(image == [255, 0, 0], axis=2).astype(np.uint8)
+        return red
 
 
 def make_parts(bundled: Path, *, blind: bool = False, **settings: Any) -> Parts:

@@ -1,80 +1,86 @@
-"""The BentoML service: ``POST /inpaint`` repairs a picture, ``GET /model`` says what is served."""
+"""The BentoML service around the endpoint: it starts, stops and describes it, and answers nothing itself."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Annotated, Literal
 
 import bentoml
-from anyio import CapacityLimiter, to_thread
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from bentoml.validators import ContentType
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from components.inpainting.images import encode_png
-from serving.engine import Engine
-from serving.http import Problem, decode_pair, problem_response, read_pair, refusal_response
+from serving.app import Parts, build_app
+from serving.auth import Keys
+from serving.bodies import Asked
+from serving.logs import configure_logs
+from serving.models import Models
+from serving.observing import Record
+from serving.options import Options
+from serving.repair import open_files, repair
+from serving.settings import MAX_TIMEOUT, ServingSettings
 
-USAGE = """Kintsugi mends pictures.
-
-POST /inpaint  multipart files 'image' and 'mask' (PNG, JPEG or WebP, of one size; white = hole) to PNG:
-               curl -F image=@photo.png -F mask=@mask.png localhost:3000/inpaint -o out.png
-GET  /model    what is served: version, digests, scores
-"""
-MAX_CONCURRENT = 2  # repairs at a time; each takes all cores, and memory with its picture
-MODEL_FOLDER = Path(__file__).parent.parent / "model"
+BENTO = Path(__file__).parent.parent
+_LEFT_TO_BENTOML = "/schema.json"  # what BentoML's client reads
 
 
-async def inpaint(request: Request) -> Response:
-    """Repair the multipart file ``image`` where the multipart file ``mask`` is white; answers PNG.
+class Door:
+    """ASGI middleware inside BentoML's application: all paths are the endpoint's, but for one."""
 
-    The picture is read as 8-bit RGB, upright; every pixel outside the mask comes back bit for bit.
-    """
-    image, mask = await read_pair(request)
-    engine: Engine = request.app.state.engine
-    content = await to_thread.run_sync(_repair, engine, image, mask, limiter=request.app.state.limiter)
-    return Response(content, media_type="image/png", headers=_headers(engine))
+    endpoint: ASGIApp | None = None
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._bentoml = app
 
-async def describe(request: Request) -> JSONResponse:
-    """What is served: version, digests, scores."""
-    return JSONResponse(request.app.state.engine.provenance)
-
-
-async def usage(request: Request) -> PlainTextResponse:
-    """How to call the service; stands in the place of BentoML's page, which loads from the network."""
-    return PlainTextResponse(USAGE)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on one request."""
+        left = scope["type"] != "http" or (scope["path"] == _LEFT_TO_BENTOML and scope["method"] == "GET")
+        app = self._bentoml if left or Door.endpoint is None else Door.endpoint
+        await app(scope, receive, send)
 
 
-def _repair(engine: Engine, image: bytes, mask: bytes) -> bytes:
-    picture, holes = decode_pair(image, mask)
-    return encode_png(engine.inpaint(picture, holes))
-
-
-def _headers(engine: Engine) -> dict[str, str]:
-    return {
-        "X-Model-Version": str(engine.provenance["version"]),
-        "X-Model-Digest": str(engine.provenance["digest"]),
-        "X-Run-Id": str(engine.provenance["run_id"]),
-    }
-
-
-app = Starlette(
-    routes=[
-        Route("/", usage, methods=["GET"]),
-        Route("/inpaint", inpaint, methods=["POST"]),
-        Route("/model", describe, methods=["GET"]),
-    ],
-    exception_handlers={Problem: problem_response, HTTPException: refusal_response},
+@bentoml.service(
+    name="kintsugi",
+    workers=1,
+    traffic={"timeout": MAX_TIMEOUT + 30},  # ours comes first, and answers with a problem
+    envs=[{"name": "BENTOML_CONFIG_OPTIONS", "value": "services.metrics.enabled=false"}],
 )
-
-
-@bentoml.service(name="kintsugi", workers=1, traffic={"timeout": 60})
-@bentoml.asgi_app(app, path="/")
 class KintsugiService:
-    """Serves the generator in the Bento's ``model`` folder."""
+    """Repairs pictures with the models in the Bento, or with those that ``KINTSUGI_MODELS`` brings meanwhile."""
 
     def __init__(self) -> None:
-        app.state.engine = Engine.open(MODEL_FOLDER)
-        app.state.limiter = CapacityLimiter(MAX_CONCURRENT)
+        configure_logs()
+        settings = ServingSettings()
+        self._models = Models(BENTO, settings.models)
+        keys = Keys(settings.api_keys.get_secret_value(), settings.api_keys_file)
+        Door.endpoint = build_app(Parts(self._models, settings, keys))
+        self._models.watch()
+
+    @bentoml.api(route="/inpaint")  # type: ignore[untyped-decorator]
+    def inpaint(
+        self,
+        image: Path,
+        mask: Path = None,  # type: ignore[assignment]  # noqa: RUF013  # a union would hide the file from BentoML
+        format: Literal["png", "webp", "jpeg", "same"] = "png",
+        quality: int = 90,
+        grow_mask: int = 0,
+        feather: int = 0,
+        output: Literal["image", "mask"] = "image",
+    ) -> Annotated[Path, ContentType("image/png")]:
+        """Repair a picture file; BentoML's client calls it, and over HTTP the endpoint answers in its place."""
+        options = Options(format=format, quality=quality, grow_mask=grow_mask, feather=feather, output=output)
+        asked = Asked(image.read_bytes(), None if mask is None else mask.read_bytes(), options)
+        with self._models.use() as served:
+            repaired = repair(open_files(asked, ServingSettings().max_pixels), served, Record("in-process"))
+        suffix = repaired.media_type.removeprefix("image/")
+        with tempfile.NamedTemporaryFile(suffix=f".{suffix}", delete=False) as file:
+            file.write(repaired.content)
+        return Path(file.name)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Stop watching for models."""
+        self._models.close()
+
+
+KintsugiService.add_asgi_middleware(Door)  # type: ignore[attr-defined]

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.inpainting.headers import MAX_SCANS
 from components.inpainting.images import (
     COLLECTION_FORMATS,
     MAX_PIXELS,
-    MAX_SCANS,
     Bytes,
     ImageError,
     decode_image,

@@ -7,7 +7,6 @@ Needs numpy and Pillow alone. Inside, pictures are float32 ``N,C,H,W`` in [0, 1]
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from components.inpainting.errors import ImageError as ImageError
+from components.inpainting.errors import MaskError as MaskError
+from components.inpainting.errors import NoMemoryError as NoMemoryError
+from components.inpainting.errors import TooLargeError as TooLargeError
+from components.inpainting.errors import UnknownFormatError as UnknownFormatError
+from components.inpainting.errors import too_many_pixels
+from components.inpainting.headers import check_header
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -25,39 +32,16 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 COLLECTION_FORMATS = (*FORMATS, "GIF", "AVIF", "PPM")
 """What collections of pictures hold besides; the endpoint does not take them."""
 MAX_PIXELS = 50_000_000
-MAX_SCANS = 100
-"""Of a JPEG; every scan costs a pass over all pixels, however few bytes it has."""
+MAX_PROFILE = 4 << 20
+"""Bytes of a colour profile."""
 ROUNDING = 1
 """Grey levels (of 255) by which two computations of one repair may differ."""
 
 _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 0x0142, 0x0143
-_JPEG_SEGMENT = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
-_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _MODE_NOTES = {
     "1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha",
     "RGBA": "alpha", "I;16": "16-bit", "I": "16-bit", "I;16B": "16-bit", "F": "float",
 }  # fmt: skip
-_TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
-
-
-class ImageError(ValueError):
-    """A picture or mask cannot be used; the message says why and what to do."""
-
-
-class UnknownFormatError(ImageError):
-    """The bytes are no picture, or in a format that is not read."""
-
-
-class TooLargeError(ImageError):
-    """The picture has more pixels than are read."""
-
-
-class NoMemoryError(ImageError):
-    """The picture needs more memory than is left; the same bytes may be read another time."""
-
-
-class MaskError(ImageError):
-    """The mask has another size than the picture, or no white in it."""
 
 
 def read_image(path: Path, *, formats: Sequence[str] = FORMATS) -> Bytes:
@@ -76,8 +60,7 @@ def decode_image(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
     Only ``formats`` are tried, and the header's size is checked before a pixel is decoded. Raises
     ``ImageError`` for anything that is not one still picture of at most ``MAX_PIXELS`` pixels.
     """
-    with _decoder_errors(formats):
-        return np.asarray(_load(_open(content, formats)).convert("RGB"))
+    return PictureFile(content, formats=formats).decode_pixels()
 
 
 def decode_mask(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
@@ -85,8 +68,54 @@ def decode_mask(content: bytes, *, formats: Sequence[str] = FORMATS) -> Bytes:
 
     Raises ``ImageError`` as ``decode_image`` does.
     """
-    with _decoder_errors(formats):
-        return (np.asarray(_load(_open(content, formats)).convert("L")) >= 128).astype(np.uint8)
+    return PictureFile(content, formats=formats).decode_mask()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture with what a repair keeps: uint8 ``H,W,3``, alpha ``H,W`` or none, an ICC profile or ``b""``."""
+
+    pixels: Bytes
+    alpha: Bytes | None
+    icc: bytes
+    format: str
+
+
+class PictureFile:
+    """A picture file whose header was read and found acceptable, and whose pixels were not decoded yet.
+
+    ``width`` and ``height`` are as stored, before EXIF turns the picture upright. Raises ``ImageError`` as
+    ``decode_image`` does, here and when it is decoded.
+    """
+
+    def __init__(self, content: bytes, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS) -> None:
+        self._formats = formats
+        with _decoder_errors(formats):
+            self._opened = _open(content, formats, max_pixels)
+        self.width, self.height = self._opened.size
+
+    def decode(self) -> Picture:
+        """The picture, upright, with its alpha and its profile."""
+        with _decoder_errors(self._formats):
+            kind = "JPEG" if self._opened.format == "MPO" else str(self._opened.format)
+            icc = _rgb_profile(self._opened)
+            self._opened.load()
+            upright = ImageOps.exif_transpose(self._opened)
+            alpha = None
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                alpha = np.asarray(upright.getchannel("A"))
+            return Picture(np.asarray(_convertible(upright).convert("RGB")), alpha, icc, kind)
+
+    def decode_pixels(self) -> Bytes:
+        """The picture, upright, as uint8 ``H,W,3``, alpha dropped."""
+        with _decoder_errors(self._formats):
+            return np.asarray(_load(self._opened).convert("RGB"))
+
+    def decode_mask(self) -> Bytes:
+        """The picture, upright, as a mask, see ``decode_mask``."""
+        with _decoder_errors(self._formats):
+            return (np.asarray(_load(self._opened).convert("L")) >= 128).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -144,10 +173,28 @@ def check_sizes(image: Bytes, mask: Bytes) -> None:
         )
 
 
-def encode_png(image: Bytes) -> bytes:
-    """Encode uint8 ``H,W,3`` (or ``H,W``) as PNG, lossless."""
+def encode_png(image: Bytes, icc: bytes = b"") -> bytes:
+    """Encode uint8 ``H,W``, ``H,W,3`` or ``H,W,4`` as PNG, lossless, with an ICC profile where there is one."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=3)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=3, icc_profile=icc)
+    return buffer.getvalue()
+
+
+def encode(picture: Bytes, kind: str, quality: int = 90, alpha: Bytes | None = None, icc: bytes = b"") -> bytes:
+    """Encode uint8 ``H,W,3`` as ``"PNG"``, ``"WEBP"`` (both lossless) or ``"JPEG"``, with an ICC profile where given.
+
+    ``alpha`` is uint8 ``H,W``; a JPEG, which has none, shows what is transparent on white. ``quality``, 1 to
+    100, is the JPEG's.
+    """
+    pixels = picture if alpha is None else np.dstack([picture, alpha])
+    if kind == "PNG":
+        return encode_png(pixels, icc)
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if kind == "WEBP":  # exact: what lies under transparent pixels stays
+        image.save(buffer, kind, lossless=True, exact=True, quality=20, method=0, icc_profile=icc)
+    else:
+        flat = image if alpha is None else _on_white(image)[0].convert("RGB")
+        flat.save(buffer, kind, quality=quality, icc_profile=icc)
     return buffer.getvalue()
 
 
@@ -202,33 +249,31 @@ def _read(path: Path, decode: Callable[[bytes], Bytes]) -> Bytes:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _open(content: bytes, formats: Sequence[str]) -> Image.Image:
-    """Read the header alone; refuse what is no still picture of at most ``MAX_PIXELS`` pixels."""
+def _open(content: bytes, formats: Sequence[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read the header alone; refuse what is no still picture of at most ``max_pixels`` pixels."""
+    check_header(content, max_pixels)
     picture = Image.open(io.BytesIO(content), formats=list(formats))
-    if max(picture.width * picture.height, _tile_pixels(picture)) > MAX_PIXELS:
-        raise TooLargeError(_TOO_LARGE)
+    if max(picture.width * picture.height, _tile_pixels(picture)) > max_pixels:
+        raise too_many_pixels(max_pixels)
     # not n_frames, which walks through all frames; MPO is exempt because cameras add previews to their JPEGs
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
         raise ImageError("the file holds several frames; send one still picture")
-    if picture.format in ("JPEG", "MPO") and _scans(content) > MAX_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; re-export it")
     picture.getexif()
     return picture
+
+
+def _rgb_profile(picture: Image.Image) -> bytes:
+    """The ICC profile, where it is one of an RGB colour space; one of grey or CMYK says nothing of RGB pixels."""
+    profile = picture.info.get("icc_profile") or b""
+    if len(profile) > MAX_PROFILE:
+        raise TooLargeError(f"the colour profile is larger than {MAX_PROFILE >> 20} MB; re-export the picture")
+    return profile if profile[16:20] == b"RGB " else b""
 
 
 def _tile_pixels(picture: Image.Image) -> int:
     """The pixels of one tile of a tiled TIFF, which is decoded whole however small the picture is; else 0."""
     tags = getattr(picture, "tag_v2", {})
     return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
-
-
-def _scans(content: bytes) -> int:
-    """The scans of a JPEG, counted to one more than ``MAX_SCANS``; what follows the picture, e.g. a video, is not."""
-    count, at = 0, 2
-    while count <= MAX_SCANS and (segment := _JPEG_SEGMENT.search(content, at)) and segment[1] != _END_OF_IMAGE:
-        count += segment[1] == _START_OF_SCAN
-        at = segment.end() + int.from_bytes(content[segment.end() : segment.end() + 2], "big")
-    return count
 
 
 def _draft(picture: Image.Image, at_least: int) -> None:
@@ -261,7 +306,7 @@ def _decoder_errors(formats: Sequence[str]) -> Iterator[None]:
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise TooLargeError(_TOO_LARGE) from None
+        raise too_many_pixels(MAX_PIXELS) from None
     except UnidentifiedImageError:
         raise UnknownFormatError(
             f"this is no picture in a format we read ({', '.join(formats)}); convert it to one of them"

@@ -1,4 +1,4 @@
-"""The BentoML service: ``POST /inpaint`` repairs a picture, ``GET /model`` says what is served."""
+"""The BentoML service: ``POST /inpaint`` repairs a picture, ``GET /model`` says what is served, ``/`` is the page."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from components.inpainting.images import encode_png
+from serving import page
 from serving.engine import Engine
 from serving.http import Problem, decode_pair, problem_response, read_pair, refusal_response
 
-USAGE = """Kintsugi mends pictures.
-
-POST /inpaint  multipart files 'image' and 'mask' (PNG, JPEG or WebP, of one size; white = hole) to PNG:
-               curl -F image=@photo.png -F mask=@mask.png localhost:3000/inpaint -o out.png
-GET  /model    what is served: version, digests, scores
-"""
 MAX_CONCURRENT = 2  # repairs at a time; each takes all cores, and memory with its picture
 MODEL_FOLDER = Path(__file__).parent.parent / "model"
 
@@ -42,11 +37,6 @@ async def describe(request: Request) -> JSONResponse:
     return JSONResponse(request.app.state.engine.provenance)
 
 
-async def usage(request: Request) -> PlainTextResponse:
-    """How to call the service; stands in the place of BentoML's page, which loads from the network."""
-    return PlainTextResponse(USAGE)
-
-
 def _repair(engine: Engine, image: bytes, mask: bytes) -> bytes:
     picture, holes = decode_pair(image, mask)
     return encode_png(engine.inpaint(picture, holes))
@@ -62,7 +52,7 @@ def _headers(engine: Engine) -> dict[str, str]:
 
 app = Starlette(
     routes=[
-        Route("/", usage, methods=["GET"]),
+        *page.routes(),
         Route("/inpaint", inpaint, methods=["POST"]),
         Route("/model", describe, methods=["GET"]),
     ],

@@ -22,10 +22,10 @@ from serving.metrics import Metrics
 from serving.models import Models, Served
 from serving.observing import RECORD, Observed, Record
 from serving.openapi import describe_api
+from serving.page import routes as page_routes
 from serving.problems import Problem, problem_response
 from serving.repair import open_files, repair
 from serving.settings import ServingSettings
-from serving.usage import routes as page_routes
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _EXPOSED = [

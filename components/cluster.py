@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ def ensure_volume(name: str) -> str:
     if not in_cluster():
         return ""
     from kubernetes.client.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
 
     try:
         _core().read_namespaced_persistent_volume_claim(name, namespace(), _request_timeout=_PATIENCE)
@@ -50,6 +50,8 @@ def ensure_volume(name: str) -> str:
             raise ClusterError(
                 f"the cluster's API does not tell whether volume claim {name} is there: {error}"
             ) from None
+    except HTTPError as error:
+        raise ClusterError(f"the cluster's API does not answer ({error}); the run can be tried again") from None
     return _make_volume(name)
 
 
@@ -71,9 +73,18 @@ def _make_volume(name: str) -> str:
     return f"State goes to the volume claim {name}, made now with {_VOLUME_SIZE}."
 
 
-@cache
 def _core() -> Any:
-    from kubernetes import client, config
+    from kubernetes import client
 
-    config.load_incluster_config()
-    return client.CoreV1Api()
+    return client.CoreV1Api(api_client())
+
+
+def api_client() -> Any:
+    """A client of the cluster's API, as the pod's service account."""
+    from kubernetes import client
+    from kubernetes.config.incluster_config import InClusterConfigLoader
+
+    configuration = client.Configuration()
+    InClusterConfigLoader(str(_ACCOUNT / "token"), str(_ACCOUNT / "ca.crt")).load_and_set(configuration)
+    configuration.retries = False
+    return client.ApiClient(configuration)

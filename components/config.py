@@ -272,7 +272,7 @@ class ServeConfig(Section):
 
 
 class RunConfig(Section):
-    """Where the run is filed, and on a cluster on which nodes it trains, where its state lies and who hears of its end."""
+    """Where the run is filed; on a cluster, on which nodes it trains, where its state lies and who hears of its end."""
 
     experiment: str = Field("kintsugi", min_length=1, description="MLflow experiment")
     name: str = Field("training", min_length=1, description="name of the MLflow run")

@@ -60,7 +60,7 @@ def notify(state: str, webhook: str, run_id: str, settings: Settings) -> None:
 
 @contextmanager
 def telling(step: str, webhook: str, run_id: str, settings: Settings) -> Iterator[None]:
-    """Tell the webhook of a failure in here, for the steps before Kubeflow's exit handler, which a loop cannot be in."""
+    """Tell the webhook of a failure in here: for the steps before the exit handler, which cannot hold a loop."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The GPU profiles: which nodes a training is sent to on a cluster. One table for pipeline, documents and infrastructure."""
+"""The GPU profiles: to which nodes a cluster sends a training. One table for pipeline, documents, infrastructure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pool:
 
 
 POOLS = {
-    "p100": Pool("nvidia-tesla-p100", "sm_60", 16, "own machines and other clouds; Compute Engine ended it on 2026-09-15"),
+    "p100": Pool("nvidia-tesla-p100", "sm_60", 16, "own machines, other clouds; Compute Engine ended it on 2026-09-15"),
     "l4": Pool("nvidia-l4", "sm_89", 24, "what Compute Engine advises in place of a P100"),
     "t4": Pool("nvidia-tesla-t4", "sm_75", 16, "Compute Engine ends it on 2027-08-01"),
     "v100": Pool("nvidia-tesla-v100", "sm_70", 16),

@@ -14,7 +14,8 @@ from components.tracking import Registry
 def promote(config: ServeConfig, version: str, decision: Path, settings: Settings) -> str:
     """Move the ``champion`` alias to a version by compare-and-set; returns the version number.
 
-    Where the gate's mode is ``manual`` that is left to ``kintsugi promote``, and ``""`` is returned. Raises ``RegistryError`` when another champion was chosen since the gate compared.
+    Where the gate's mode is ``manual`` that is left to ``kintsugi promote``, and ``""`` is returned. Raises
+    ``RegistryError`` when another champion was chosen since the gate compared.
     """
     verdict = Decision.model_validate_json((decision / "decision.json").read_bytes())
     if verdict.mode == "manual":

@@ -144,7 +144,7 @@ def submit(
     """Run the pipeline on a Kubeflow Pipelines server, once or on a schedule."""
     from pipelines.compile import COMPAT, Images, compile_pipeline
     from pipelines.kubeflow import Access
-    from pipelines.submit import check_cron, follow_run, schedule_pipeline, submit_pipeline
+    from pipelines.submit import Submission, check_cron, follow_run, schedule_pipeline, submit_pipeline
 
     config, access = _config(preset, data, set_), Access(host, namespace, token, token_file, cookies, ca_cert)
     if schedule:
@@ -153,13 +153,11 @@ def submit(
     if compat:
         package = package.with_name(f"{package.stem}{COMPAT}.yaml")
     _require_clean(package, allow_tags)
+    submission = Submission(package, config, preset, account)
     if schedule:
-        page = schedule_pipeline(
-            package, config, access, console, cron=schedule, preset=preset, account=account
-        )
-        console.print(f"schedule {page}")
+        console.print(f"schedule {schedule_pipeline(submission, access, console, schedule)}")
         return
-    server, run_id = submit_pipeline(package, config, access, console, preset=preset, account=account)
+    server, run_id = submit_pipeline(submission, access, console)
     if follow:
         console.print(follow_run(server, run_id, config, console))
 

@@ -140,10 +140,13 @@ class Kubeflow:
             reason = getattr(error, "reason", None) or error
             if isinstance(error, LocationParseError):
                 raise SubmitError(f"{self.host} is no address; write e.g. --host http://localhost:8080") from None
-            raise SubmitError(f"{self.host} cannot be reached ({reason}); check --host and that the server is up") from None
+            hint = "check --host and that the server is up"
+            raise SubmitError(f"{self.host} cannot be reached ({reason}); {hint}") from None
         except (OpenApiException, AttributeError, TypeError, ValueError) as error:
-            if isinstance(error.__context__, ApiException) and not error.__context__.status:  # the client trips over it
-                raise SubmitError(f"{self.host} has a certificate nobody here knows; give its CA with --ca-cert") from None
+            hidden = error.__context__  # the client trips over its own error where a certificate is wrong
+            if isinstance(hidden, ApiException) and not hidden.status:
+                unknown = "has a certificate nobody here knows; give its CA with --ca-cert"
+                raise SubmitError(f"{self.host} {unknown}") from None
             raise SubmitError(self._stranger(type(error).__name__)) from None
 
     def _stranger(self, what: str) -> str:

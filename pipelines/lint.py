@@ -166,7 +166,7 @@ def fields_have_defaults(compiled: Compiled) -> Iterator[str]:
     """The run form keeps Start disabled, and kfp.local fails, where a default is missing."""
     for name, field in compiled.fields.items():
         if field.get("defaultValue") is None:
-            yield f"the parameter {name} has no default, so the run form cannot be started; give it one that is not None"
+            yield f"the parameter {name} has no default, so the form cannot be started; give it one that is not None"
         elif "literals" in field and field["defaultValue"] not in field["literals"]:
             yield f"the default of {name} is none of its literals, so the server refuses it; add it to them"
 
@@ -217,7 +217,7 @@ def no_choice_between_artifacts(compiled: Compiled) -> Iterator[str]:
     for name, component in compiled.components.items():
         for output, source in component.get("dag", {}).get("outputs", {}).get("artifacts", {}).items():
             if len(source.get("artifactSelectors", [])) > 1:
-                yield f"{name} puts out {output} from one of several branches, which crashes on one machine; decide inside a step"
+                yield f"{name} puts out {output} of one of several branches, which crashes locally; decide in a step"
 
 
 def no_missing_placeholders(compiled: Compiled) -> Iterator[str]:
@@ -245,7 +245,7 @@ def metrics_write_a_file(compiled: Compiled) -> Iterator[str]:
     for task in compiled.tasks:
         for name, kind in task.artifacts.items():
             if task.executor and kind == "system.Metrics" and f"{name}.path" not in compiled.source(task):
-                yield f"{task.name} writes no file for {name}, so it is never found in a cache; write one to {name}.path"
+                yield f"{task.name} writes no file for {name}, so no cache ever finds it; write one to {name}.path"
 
 
 def one_page_per_task(compiled: Compiled) -> Iterator[str]:
@@ -253,7 +253,7 @@ def one_page_per_task(compiled: Compiled) -> Iterator[str]:
     for task in compiled.tasks:
         for kind in ("system.HTML", "system.Markdown"):
             if task.executor and (count := list(task.artifacts.values()).count(kind)) > 1:
-                yield f"{task.name} puts out {count} pages ({kind}), of which the first alone is drawn; make one of them"
+                yield f"{task.name} puts out {count} pages ({kind}), of which only the first is drawn; make one of them"
 
 
 def cache_keys_see_arguments(compiled: Compiled) -> Iterator[str]:
@@ -285,7 +285,7 @@ def not_root(compiled: Compiled) -> Iterator[str]:
     for task in compiled.tasks:
         context = compiled.pods.get(task.executor, {}).get("securityContext", {})
         if task.executor and not (context.get("runAsNonRoot") and int(context.get("runAsUser", 0))):
-            yield f"{task.name} runs as root; kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)"
+            yield f"{task.name} may run as root; set_security_context(task, run_as_user=1000, run_as_non_root=True)"
 
 
 def pods_have_labels(compiled: Compiled) -> Iterator[str]:
@@ -301,7 +301,7 @@ def deadline(compiled: Compiled) -> Iterator[str]:
     for name, called in (("activeDeadlineSeconds", "active_deadline_seconds"),
                          ("resourceTtlOnCompletion", "ttl_seconds_after_finished")):  # fmt: skip
         if modern and not compiled.limits.get(name):
-            yield f"the pipeline has no {called}; give one: @dsl.pipeline(pipeline_config=dsl.PipelineConfig({called}=...))"
+            yield f"the pipeline has no {called}; @dsl.pipeline(pipeline_config=dsl.PipelineConfig({called}=...))"
 
 
 def images_have_tags(compiled: Compiled) -> Iterator[str]:
@@ -316,7 +316,7 @@ def images_by_digest(compiled: Compiled) -> Iterator[str]:
     """A tag can be moved, and caches do not see it."""
     for image in _images(compiled):
         if not _DIGEST.search(image):
-            yield f"the image {image} has no digest, so it may change unseen; name it as name@sha256:... or --allow-tags"
+            yield f"the image {image} has no digest and may change unseen; name it as name@sha256:... or --allow-tags"
 
 
 def _images(compiled: Compiled) -> list[str]:

@@ -10,7 +10,8 @@ SETTINGS = "kintsugi"  # a ConfigMap and a Secret of this name, both optional
 _USER = 1000
 _PUBLIC = ("MLFLOW_TRACKING_URI", "KINTSUGI_UI", "KINTSUGI_API", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 _SECRET = (
-    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "KINTSUGI_WEBHOOK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "KINTSUGI_WEBHOOK",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
 )  # fmt: skip
 _SHM = "8Gi"
 
@@ -67,7 +68,7 @@ def furnish(task: Any, volume: Any = None) -> Any:
 
 
 def send_to_gpus(task: Any, planned: Any) -> None:
-    """Send a task to the nodes that ``plan`` chose at run time, in its image, with memory to share between processes."""
+    """Send a task to the nodes that ``plan`` chose at run time, in its image, with memory for processes to share."""
     from kfp import kubernetes
 
     limit = planned["accelerator_limit"]

@@ -55,26 +55,36 @@ class Progress:
         return progress
 
 
-def submit_pipeline(
-    package: Path, config: PipelineConfig, access: Access, console: Console, *, preset: str = "", account: str = ""
-) -> tuple[Kubeflow, str]:
-    """Upload a compiled pipeline, if the server lacks it, and start a run of it; returns the server and the run's id."""
+@dataclass(frozen=True)
+class Submission:
+    """What is to run: a compiled pipeline, the run, the presets that it was made with, the account of its pods."""
+
+    package: Path
+    config: PipelineConfig
+    preset: str = ""
+    account: str = ""
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The run form, filled."""
+        return dict(fill(self.config, self.preset))
+
+
+def submit_pipeline(submission: Submission, access: Access, console: Console) -> tuple[Kubeflow, str]:
+    """Upload a pipeline, if the server lacks it, and start a run of it; returns the server and the run's id."""
     server = Kubeflow(access)
-    version, experiment = _prepare(server, package, config, console)
-    run_id = server.start(version, experiment, config.run.name, fill(config, preset), account)
+    version, experiment = _prepare(server, submission, console)
+    run_id = server.start(version, experiment, submission.config.run.name, submission.form, submission.account)
     console.print(f"run      {server.page(run_id)}")
     return server, run_id
 
 
-def schedule_pipeline(
-    package: Path, config: PipelineConfig, access: Access, console: Console, *, cron: str, preset: str = "", account: str = ""
-) -> str:
+def schedule_pipeline(submission: Submission, access: Access, console: Console, cron: str) -> str:
     """The same as a recurring run; ``cron`` has five fields, or six with seconds. Returns the page of it."""
-    fields = check_cron(cron)
-    server = Kubeflow(access)
-    version, experiment = _prepare(server, package, config, console)
-    form = fill(config, preset)
-    return server.page(server.schedule(version, experiment, config.run.name, form, account, fields), "recurringrun")
+    trigger, server = check_cron(cron), Kubeflow(access)
+    version, experiment = _prepare(server, submission, console)
+    name, form, account = submission.config.run.name, submission.form, submission.account
+    return server.page(server.schedule(version, experiment, name, form, account, trigger), "recurringrun")
 
 
 def check_cron(cron: str) -> str:
@@ -85,7 +95,9 @@ def check_cron(cron: str) -> str:
     return " ".join(fields if len(fields) == 6 else ["0", *fields])
 
 
-def follow_run(server: Kubeflow, run_id: str, config: PipelineConfig, console: Console, poll: float = _POLL_SECONDS) -> str:
+def follow_run(
+    server: Kubeflow, run_id: str, config: PipelineConfig, console: Console, poll: float = _POLL_SECONDS
+) -> str:
     """Print the steps of a run as they begin and end; returns what became of the model.
 
     Raises ``SubmitError`` with the step that failed, and why. A server that stays away for a while is waited for.
@@ -120,13 +132,11 @@ def verdict(progress: Progress, config: PipelineConfig) -> str:
     return "Refused: the model is not registered; the gate's report says why."
 
 
-def _prepare(
-    server: Kubeflow, package: Path, config: PipelineConfig, console: Console
-) -> tuple[tuple[str, str], str]:
-    pipeline, version, uploaded = server.upload(package)
-    console.print(f"pipeline {server.host}/#/pipelines/details/{pipeline}/version/{version}"
-                  f"{'' if uploaded else ', there already'}")  # fmt: skip
-    return (pipeline, version), server.experiment(config.run.experiment)
+def _prepare(server: Kubeflow, submission: Submission, console: Console) -> tuple[tuple[str, str], str]:
+    pipeline, version, uploaded = server.upload(submission.package)
+    page = f"{server.host}/#/pipelines/details/{pipeline}/version/{version}"
+    console.print(f"pipeline {page}{'' if uploaded else ', there already'}")
+    return (pipeline, version), server.experiment(submission.config.run.experiment)
 
 
 def _watch(server: Kubeflow, run_id: str, poll: float) -> Iterator[Progress]:

@@ -51,7 +51,7 @@ def training_pipeline(
     plan = furnish(steps.plan(**form, **images, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
     planned = plan.outputs
 
-    # A cluster fails loops inside an exit handler, and kfp passes nothing collected into one: these tell for themselves.
+    # A cluster fails loops inside an exit handler, and kfp takes nothing collected into one: these tell by themselves.
     with dsl.ParallelFor(planned["Output"], name="shards") as order:
         read = furnish(steps.ingest(order=order, **run), run_volume)
     parts = dsl.Collected(read.outputs["part"])

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from components.config import PipelineConfig, Settings, parse_assignments
+from components.config import PipelineConfig, Settings
+from components.form import parse_assignments
 from components.train import train
 
 

@@ -30,6 +30,12 @@ _APIS = (
 )  # fmt: skip
 
 
+_KINDS: dict[str, Any] = {
+    "str": str, "int": int, "bool": bool, "float": (int, float),
+    "STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool,
+}  # fmt: skip
+
+
 class Refused(Exception):
     """An answer that is no success."""
 
@@ -90,7 +96,7 @@ def check(model: str, content: Any) -> None:
                 check(names[name], value)
         elif content not in kind.allowable_values:
             raise Refused(400, f"{content!r} is no {model}")
-    elif not isinstance(content, {"str": str, "int": int, "bool": bool, "float": (int, float)}.get(model, object)):
+    elif not isinstance(content, _KINDS.get(model, object)):
         raise Refused(400, f"{content!r} is no {model}")
 
 
@@ -168,11 +174,10 @@ class Server:
         reference = run["pipeline_version_reference"]["pipeline_version_id"]
         version = next(v for v in self.versions if v["pipeline_version_id"] == reference)
         fields = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
-        kinds = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool}
         for name, value in run["runtime_config"]["parameters"].items():
             if name not in fields:
                 raise Refused(400, f"parameter {name} is not defined")
-            if not isinstance(value, kinds[fields[name]["parameterType"]]):
+            if not isinstance(value, _KINDS[fields[name]["parameterType"]]):
                 raise Refused(400, f"parameter {name}: {value!r} is of the wrong type")
             if value not in fields[name].get("literals", [value]):
                 raise Refused(400, f"parameter {name}: {value!r} is none of its literals")

@@ -59,7 +59,7 @@ def parse(text: str) -> None:
 
 def test_presets_are_split_between_the_two_dropdowns() -> None:
     assert set(presets()) == {*choices("run_preset"), *choices("run_mode")} - {"standard"}
-    assert set(Preset.__args__).isdisjoint(Mode.__args__)  # type: ignore[attr-defined]
+    assert set(Preset.__args__).isdisjoint(Mode.__args__)
 
 
 def test_a_changed_field_wins_over_the_preset_and_an_override_over_both() -> None:
@@ -121,7 +121,7 @@ def test_what_is_wrong_in_a_form_is_named(form: dict[str, object], reason: str) 
 def test_every_run_can_be_written_down_in_the_form(names: str, changes: dict[str, object]) -> None:
     from components.form import load_preset
 
-    config = PipelineConfig.from_flat(load_preset(names) | changes)  # type: ignore[arg-type]
+    config = PipelineConfig.from_flat(load_preset(names) | changes)
     form = fill(config, names)
     assert set(form) == set(defaults())
     assert resolve(form)[0] == config

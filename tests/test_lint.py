@@ -23,7 +23,7 @@ def ask(text: str = "") -> bool:
 
 
 @dsl.component(base_image=DIGEST, install_kfp_package=False)
-def ask_more(text: str) -> NamedTuple("Answers", [("certain", bool)]):  # type: ignore[valid-type]
+def ask_more(text: str) -> NamedTuple("Answers", [("certain", bool)]):
     """A named value."""
     return (bool(text),)
 

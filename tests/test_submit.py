@@ -14,7 +14,7 @@ from components.config import PipelineConfig
 from components.form import defaults, fill
 from pipelines.compile import Images, compile_pipeline
 from pipelines.kubeflow import Access, Kubeflow, SubmitError
-from pipelines.submit import Progress, check_cron, follow_run, schedule_pipeline, submit_pipeline, verdict
+from pipelines.submit import Progress, Submission, check_cron, follow_run, schedule_pipeline, submit_pipeline, verdict
 from tests.conftest import Kintsugi
 from tests.kubeflow_server import OPERATIONS, Server, serving
 
@@ -27,7 +27,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def submit(package: Path, host: str, config: PipelineConfig = RUN, **access: object) -> tuple[Kubeflow, str]:
-    return submit_pipeline(package, config, Access(host, **access), Console(file=io.StringIO()))  # type: ignore[arg-type]
+    console = Console(file=io.StringIO())
+    return submit_pipeline(Submission(package, config), Access(host, **access), console)  # type: ignore[arg-type]
 
 
 def test_the_contract_holds_the_calls_that_we_make() -> None:
@@ -48,7 +49,8 @@ def test_a_run_is_started_with_the_form_filled_in(package: Path) -> None:
     (run,) = server.runs
     form = run["runtime_config"]["parameters"]
     assert form == defaults() | {"train_steps": 7, "run_gpu": "none", "run_overrides": "train_seed=3"}
-    assert run["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
+    reference = {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
+    assert run["pipeline_version_reference"] == reference
     assert [experiment["display_name"] for experiment in server.experiments] == ["kintsugi"]
 
 
@@ -76,7 +78,8 @@ def test_the_server_refuses_what_the_form_does_not_offer(package: Path) -> None:
 def test_a_schedule_becomes_a_recurring_run(package: Path) -> None:
     server = Server()
     with serving(server) as host:
-        page = schedule_pipeline(package, RUN, Access(host), Console(file=io.StringIO()), cron="0 3 * * *", account="bot")
+        nightly = Submission(package, RUN, account="bot")
+        page = schedule_pipeline(nightly, Access(host), Console(file=io.StringIO()), "0 3 * * *")
         assert page == f"{host}/#/recurringrun/details/recurring_run-1"
     (recurring,) = server.recurring
     assert recurring["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
@@ -87,7 +90,7 @@ def test_a_schedule_becomes_a_recurring_run(package: Path) -> None:
 
 @pytest.mark.parametrize("cron", ["", "nightly", "0 3 * *", "0 3 * * * * *", "0 3 * * ;"])
 def test_a_schedule_that_is_none_is_refused(cron: str) -> None:
-    with pytest.raises(SubmitError, match="write e.g. '0 3"):
+    with pytest.raises(SubmitError, match=r"write e\.g\. '0 3"):
         check_cron(cron)
 
 
@@ -176,9 +179,9 @@ def test_what_is_no_kubeflow_is_one_sentence(package: Path, tmp_path: Path) -> N
     with pytest.raises(SubmitError, match=r"127.0.0.1:1 cannot be reached .*check --host"):
         submit(package, "http://127.0.0.1:1")
     with serving(Server(page=b"<html>log in</html>")) as host:
-        with pytest.raises(SubmitError, match="not as Kubeflow Pipelines does.*login page, give --token or --cookies"):
+        with pytest.raises(SubmitError, match=r"not as Kubeflow Pipelines does.*login page, give --token or --cookies"):
             submit(package, host)
-        with pytest.raises(SubmitError, match="no file .* for --ca-cert"):
+        with pytest.raises(SubmitError, match=r"no file .* for --ca-cert"):
             submit(package, host, ca_cert=tmp_path / "none.pem")
     with serving(Server()) as host, pytest.raises(SubmitError, match=r"answered 404.*is that the address of Kubeflow"):
         submit(package, f"{host}/elsewhere")

@@ -124,7 +124,7 @@ async function saveMask() {
 }
 
 function save(blob, suffix) {
-  const link = artwork.createElement("a");
+  const link = document.createElement("a");
   const [stem, type] = [tools.artwork.name.replace(/\.\w+$/, "") || "picture", blob.type.split("/")[1]];
   link.href = URL.createObjectURL(blob);
   link.download = `${stem}-${suffix}.${type === "jpeg" ? "jpg" : type}`;

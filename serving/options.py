@@ -14,7 +14,7 @@ from serving.problems import Problem
 MAX_GROWTH, MAX_FEATHER = 64, 32
 FILES = ("image", "mask")
 
-_NUMBER = re.compile(r"-?\d{1,9}")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 class Options(BaseModel):

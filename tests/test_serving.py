@@ -62,7 +62,9 @@ def test_the_answer_names_model_mask_and_stages(client: TestClient, pair: Pair) 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
 @pytest.mark.parametrize(("grown", "feather"), [(0, 0), (5, 0), (5, 3), (2, 32)])
-def test_known_pixels_come_back_bit_for_bit(kind: str, grown: int, feather: int, client: TestClient, pair: Pair) -> None:
+def test_known_pixels_come_back_bit_for_bit(
+    kind: str, grown: int, feather: int, client: TestClient, pair: Pair
+) -> None:
     image, mask = pair
     answer = post(client, encode_png(image), white(mask), format=kind, grow_mask=grown, feather=feather)
     assert answer.headers["content-type"] == f"image/{kind}"

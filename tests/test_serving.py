@@ -263,7 +263,7 @@ def test_keys_are_asked_for_where_there_are_some(tmp_path: Path, pair: Pair) -> 
         def status(**headers: str) -> int:
             answers = [client.post("/inpaint", content=b"", headers=headers), client.get("/model", headers=headers)]
             assert [answer.status_code == 401 for answer in answers] in ([True, True], [False, False])
-            return answers[1].status_code
+            return int(answers[1].status_code)
 
         for key in ("first", "second", "third", "fourth"):
             assert status(**{"X-API-Key": key}) == 200

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from components.inpainting.images import decode_image, encode_png
-from serving.models import ModelError, Models
+from serving.models import ModelError, Models, Served
 from tests.served import FlatEngine, client_of, make_parts, post, white, write_model
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -178,9 +178,12 @@ def test_no_request_fails_while_models_are_switched(bento: Path, watched: Path) 
 def test_the_folder_is_watched_by_itself(bento: Path, watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.models.POLL_SECONDS", 0.01)
     switched = threading.Event()
-    models = Models(
-        bento, watched, on_switch=lambda served: served.model.provenance["version"] == "2" and switched.set()
-    )
+
+    def see(served: Served) -> None:
+        if served.model.provenance["version"] == "2":
+            switched.set()
+
+    models = Models(bento, watched, see)
     models.watch()
     offer(watched, "two")
     assert switched.wait(20)

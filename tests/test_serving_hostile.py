@@ -214,9 +214,9 @@ def test_files_are_files_and_text_is_text_and_nothing_is_fetched(
         body[name] = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
         refused(client.post("/inpaint", json=body), 422, f"{name}: this is a data: URI")
     refused(client.post("/inpaint", files={"image": ("i.png", url.encode())}), 415, "image: this is no picture")
-    files = {"image": PICTURE, "quality": b"9"}
+    quality = {"image": PICTURE, "quality": b"9"}
     refused(
-        client.post("/inpaint", files=files), 422, "'quality' is a file, not text; with curl, write -F quality=VALUE"
+        client.post("/inpaint", files=quality), 422, "'quality' is a file, not text; with curl, write -F quality=VALUE"
     )
     refused(client.post("/inpaint", files={"mask": HOLE}), 422, "'image' is missing")
     refused(

@@ -46,14 +46,25 @@ async def read_asked(request: Request, max_bytes: int) -> Asked:
         raise Problem(400, "The connection ended before the request did.") from None
 
 
+class _FormParser(MultiPartParser):
+    """Notices whether the form came to its end; Starlette's leaves out the part that was cut off, and says nothing."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 async def _read_form(request: Request, max_bytes: int) -> Asked:
-    parser = MultiPartParser(request.headers, _bounded(request, max_bytes), max_files=2, max_fields=8)
+    parser = _FormParser(request.headers, _bounded(request, max_bytes), max_files=2, max_fields=8)
     parser.spool_max_size = max_bytes + 1  # in memory: no picture on disk, and none needed that can be written
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise Problem(400, f"The form cannot be read: {error.message}") from None
     try:
+        if not parser.ended:
+            raise Problem(400, "The form ends before its last boundary; send all of it.")
         return await _asked(form)
     finally:
         await form.close()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails
 
 from serving.problems import Problem
@@ -14,7 +14,15 @@ from serving.problems import Problem
 MAX_GROWTH, MAX_FEATHER = 64, 32
 FILES = ("image", "mask")
 
-_NUMBER = re.compile(r"-?\d{1,9}")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
+
+
+def _whole(value: Any) -> Any:
+    """49.0 is an integer in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
 
 
 class Options(BaseModel):
@@ -26,11 +34,14 @@ class Options(BaseModel):
         Literal["png", "webp", "jpeg", "same"],
         Field(description="of the answer; png and webp are lossless, same is the picture's own"),
     ] = "png"
-    quality: Annotated[int, Field(ge=1, le=100, description="of a JPEG")] = 90
-    grow_mask: Annotated[int, Field(ge=0, le=MAX_GROWTH, description="pixels by which the hole is made larger")] = 0
+    quality: Annotated[int, Field(ge=1, le=100, description="of a JPEG"), _WHOLE] = 90
+    grow_mask: Annotated[
+        int, Field(ge=0, le=MAX_GROWTH, description="pixels by which the hole is made larger"), _WHOLE
+    ] = 0
     feather: Annotated[
         int,
         Field(ge=0, le=MAX_FEATHER, description="pixels over which the repair fades, within what grow_mask added"),
+        _WHOLE,
     ] = 0
     output: Annotated[
         Literal["image", "mask"],
@@ -38,22 +49,21 @@ class Options(BaseModel):
     ] = "image"
 
 
+_BASE64 = {"contentEncoding": "base64", "format": "picture"}
+
+
 class JsonRequest(Options):
     """A request as JSON: the fields of the form, the files as base64."""
 
     image: Annotated[
-        str,
-        Field(
-            description="PNG, JPEG or WebP, as base64 in the standard alphabet",
-            json_schema_extra={"contentEncoding": "base64", "format": "picture"},
-        ),
+        str, Field(description="PNG, JPEG or WebP, as base64 in the standard alphabet", json_schema_extra={**_BASE64})
     ]
     mask: Annotated[
         str | None,
+        WithJsonSchema({"type": ["string", "null"], **_BASE64}),
         Field(
             description="of the picture's size, white = hole; without one the alpha channel is the mask, and "
             "without that the damage is searched for",
-            json_schema_extra={"contentEncoding": "base64", "format": "mask"},
         ),
     ] = None
 

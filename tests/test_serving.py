@@ -62,7 +62,9 @@ def test_the_answer_names_model_mask_and_stages(client: TestClient, pair: Pair) 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
 @pytest.mark.parametrize(("grown", "feather"), [(0, 0), (5, 0), (5, 3), (2, 32)])
-def test_known_pixels_come_back_bit_for_bit(kind: str, grown: int, feather: int, client: TestClient, pair: Pair) -> None:
+def test_known_pixels_come_back_bit_for_bit(
+    kind: str, grown: int, feather: int, client: TestClient, pair: Pair
+) -> None:
     image, mask = pair
     answer = post(client, encode_png(image), white(mask), format=kind, grow_mask=grown, feather=feather)
     assert answer.headers["content-type"] == f"image/{kind}"
@@ -261,7 +263,7 @@ def test_keys_are_asked_for_where_there_are_some(tmp_path: Path, pair: Pair) -> 
         def status(**headers: str) -> int:
             answers = [client.post("/inpaint", content=b"", headers=headers), client.get("/model", headers=headers)]
             assert [answer.status_code == 401 for answer in answers] in ([True, True], [False, False])
-            return answers[1].status_code
+            return int(answers[1].status_code)
 
         for key in ("first", "second", "third", "fourth"):
             assert status(**{"X-API-Key": key}) == 200

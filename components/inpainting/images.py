@@ -92,20 +92,20 @@ class PictureFile:
         self._formats = formats
         with _decoder_errors(formats):
             self._opened = _open(content, formats, max_pixels)
+            self._icc = _rgb_profile(self._opened)
         self.width, self.height = self._opened.size
 
     def decode(self) -> Picture:
         """The picture, upright, with its alpha and its profile."""
         with _decoder_errors(self._formats):
             kind = "JPEG" if self._opened.format == "MPO" else str(self._opened.format)
-            icc = _rgb_profile(self._opened)
             self._opened.load()
             upright = ImageOps.exif_transpose(self._opened)
             alpha = None
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 alpha = np.asarray(upright.getchannel("A"))
-            return Picture(np.asarray(_convertible(upright).convert("RGB")), alpha, icc, kind)
+            return Picture(np.asarray(_convertible(upright).convert("RGB")), alpha, self._icc, kind)
 
     def decode_pixels(self) -> Bytes:
         """The picture, upright, as uint8 ``H,W,3``, alpha dropped."""

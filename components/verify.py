@@ -16,7 +16,7 @@ from components.client import InpaintClient
 from components.config import ServeConfig, Settings
 from components.inpainting.images import Bytes, composite, decode_image, decode_mask, read_image, read_mask
 from components.inpainting.metrics import ssim
-from components.inpainting.tolerance import MIN_AGREEMENT, MIN_BLIND_SSIM
+from components.inpainting.tolerance import COARSE_SSIM, MIN_AGREEMENT
 from components.manifest import read_json, read_manifest
 from components.progress import say, step, track
 from components.tracking import Registry
@@ -52,7 +52,7 @@ def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
     """Whether the Bento's own server repairs every golden picture as the trainer's network did, however it is asked.
 
     Under a mask a hole may differ by the engine's tolerance in grey levels, a known pixel not at all; without one the
-    found holes and the repair may differ by ``MIN_AGREEMENT`` and ``MIN_BLIND_SSIM``. The registered version is tagged
+    found holes and the repair may differ by ``MIN_AGREEMENT`` and ``COARSE_SSIM``. The registered version is tagged
     with the answer. Raises ``ServiceError`` when the server does not come up, or loads torch, kfp or mlflow, and
     ``InpaintError`` when it refuses a request.
     """
@@ -108,5 +108,5 @@ def _found_problems(case: Golden, served: Bytes, mask: Bytes) -> Iterator[str]:
     if not np.array_equal(composite(image, served, mask), served):
         yield "pixels that it takes for sound came back changed"
     similarity = float(ssim(served[None], expected[None])[0])
-    if similarity < MIN_BLIND_SSIM:
+    if similarity < COARSE_SSIM:
         yield f"the repair is not the trainer's (SSIM {similarity:.4f})"

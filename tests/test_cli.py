@@ -46,6 +46,7 @@ def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
         "compile",
         "submit",
         "serve",
+        "follow",
         "ui",
         "inpaint",
         "models",

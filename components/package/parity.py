@@ -14,7 +14,7 @@ from components.inpainting.images import ROUNDING, Bytes, Floats, resize, to_byt
 from components.inpainting.inpainter import Inpainter
 from components.inpainting.metrics import ssim
 from components.inpainting.networks import Generator
-from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
+from components.inpainting.tolerance import MIN_AGREEMENT, min_ssim
 
 _SIZES = ((1.0, 1.0), (1.6, 1.6), (3.0, 4.1))  # times the training size: as trained, odd, and long
 _BATCHES = ((1, 1, 1), (3, 1, 2), (5, 3, 2))  # pictures, rows and columns in half training sizes
@@ -78,7 +78,7 @@ def check_parity(
 
     ``find`` is the export's own way to find damage, for the cases of a blind network; pictures are then repaired under
     the network's mask, so that one pixel more or less does not hide what else differs.
-    Raises ``ParityError`` above a ``tolerance`` in grey levels, below ``MIN_SSIM``, and below ``MIN_AGREEMENT``.
+    Raises ``ParityError`` above a ``tolerance`` in grey levels, below its ``min_ssim``, and below ``MIN_AGREEMENT``.
     """
     return [_held(_compare(case, exported, find), tolerance) for case in cases]
 
@@ -117,7 +117,7 @@ def _row(case: str, size: str, found: Bytes, expected: Bytes) -> Row:
 
 
 def _held(row: Row, tolerance: int) -> Row:
-    if row.max_difference > tolerance or row.ssim < MIN_SSIM:
+    if row.max_difference > tolerance or row.ssim < min_ssim(tolerance):
         raise ParityError(
             f"the ONNX export differs from torch by {row.max_difference} of 255 (SSIM {row.ssim:.5f}) on {row.case}; "
             "it is not packaged. Report this with the version of torch and onnxruntime"

@@ -14,9 +14,9 @@ import numpy as np
 from components.bentos import import_bento, run_server
 from components.client import InpaintClient
 from components.config import ServeConfig, Settings
-from components.inpainting.images import ROUNDING, Bytes, composite, decode_image, decode_mask, read_image, read_mask
+from components.inpainting.images import Bytes, composite, decode_image, decode_mask, read_image, read_mask
 from components.inpainting.metrics import ssim
-from components.inpainting.tolerance import MIN_AGREEMENT, MIN_BLIND_SSIM
+from components.inpainting.tolerance import COARSE_SSIM, MIN_AGREEMENT
 from components.manifest import read_json, read_manifest
 from components.progress import say, step, track
 from components.tracking import Registry
@@ -51,9 +51,9 @@ class Golden:
 def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
     """Whether the Bento's own server repairs every golden picture as the trainer's network did, however it is asked.
 
-    Under a mask every hole may differ by ``ROUNDING`` grey levels, every known pixel by none; without one the found
-    holes and the repair may differ by ``MIN_AGREEMENT`` and ``MIN_BLIND_SSIM``. The registered version is tagged with
-    the answer. Raises ``ServiceError`` when the server does not come up, or loads torch, kfp or mlflow, and
+    Under a mask a hole may differ by the engine's tolerance in grey levels, a known pixel not at all; without one the
+    found holes and the repair may differ by ``MIN_AGREEMENT`` and ``COARSE_SSIM``. The registered version is tagged
+    with the answer. Raises ``ServiceError`` when the server does not come up, or loads torch, kfp or mlflow, and
     ``InpaintError`` when it refuses a request.
     """
     facts = read_manifest(bento, "bento").facts
@@ -63,7 +63,7 @@ def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
         import_bento(bento / "kintsugi.bento", Path(store))
         with run_server(facts["tag"], Path(store)) as server:
             for case in track(cases, "verify", len(cases)):
-                wrong += [f"{case.name}: {problem}" for problem in _problems(server.url, case)]
+                wrong += [f"{case.name}: {problem}" for problem in _problems(server.url, case, facts["tolerance"])]
             server.check_loaded()
     verified = bool(cases) and not wrong
     for sentence in wrong[:5]:
@@ -74,7 +74,7 @@ def verify(config: ServeConfig, bento: Path, settings: Settings) -> bool:
     return verified
 
 
-def _problems(url: str, case: Golden) -> Iterator[str]:
+def _problems(url: str, case: Golden, tolerance: int) -> Iterator[str]:
     """What is wrong with the answers to one picture, in sentences."""
     with InpaintClient(url) as client:
         served = client.inpaint(case.image, None if case.found else case.mask).pixels
@@ -86,17 +86,17 @@ def _problems(url: str, case: Golden) -> Iterator[str]:
     again, mask = decode_image(base64.b64decode(told["image"])), decode_mask(base64.b64decode(told["mask"]))
     if not np.array_equal(again, served):
         yield "the answer as JSON is another picture than the one to a form"
-    yield from _found_problems(case, served, mask) if case.found else _given_problems(case, served, mask)
+    yield from _found_problems(case, served, mask) if case.found else _given_problems(case, served, mask, tolerance)
 
 
-def _given_problems(case: Golden, served: Bytes, mask: Bytes) -> Iterator[str]:
+def _given_problems(case: Golden, served: Bytes, mask: Bytes, tolerance: int) -> Iterator[str]:
     image, given, expected = read_image(case.image), read_mask(case.mask), read_image(case.expected)
     if not np.array_equal(mask, given):
         yield "the mask that was used is not the one that was sent"
     if not np.array_equal(composite(image, served, given), served):
         yield "known pixels came back changed"
     difference = int(np.abs(served.astype(int) - expected.astype(int)).max())
-    if difference > ROUNDING:
+    if difference > tolerance:
         yield f"the repair is {difference} of 255 from the trainer's"
 
 
@@ -108,5 +108,5 @@ def _found_problems(case: Golden, served: Bytes, mask: Bytes) -> Iterator[str]:
     if not np.array_equal(composite(image, served, mask), served):
         yield "pixels that it takes for sound came back changed"
     similarity = float(ssim(served[None], expected[None])[0])
-    if similarity < MIN_BLIND_SSIM:
+    if similarity < COARSE_SSIM:
         yield f"the repair is not the trainer's (SSIM {similarity:.4f})"

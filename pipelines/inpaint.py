@@ -94,7 +94,11 @@ def repair_all(
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     failed = []
-    with Progress(*columns, console=console, transient=True) as bar, ThreadPoolExecutor(threads) as pool:
+    hidden = not console.is_terminal
+    with (
+        Progress(*columns, console=console, transient=True, disable=hidden) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         task = bar.add_task("repair", total=len(jobs))
         try:
             for job, reason in zip(jobs, pool.map(attempt, jobs), strict=True):

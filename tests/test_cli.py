@@ -47,6 +47,7 @@ def test_help_names_the_verbs_and_no_others(kintsugi: Kintsugi) -> None:
         "lint",
         "parameters",
         "serve",
+        "follow",
         "ui",
         "inpaint",
         "models",

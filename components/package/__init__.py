@@ -13,22 +13,21 @@ import numpy as np
 from components.config import ServeConfig, Settings
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.export import ENGINE
-from components.inpainting.images import ROUNDING, encode_png
+from components.inpainting.images import encode_png
 from components.inpainting.inpainter import wrap_finder, wrap_generator
 from components.inpainting.networks import Generator, load_generator
 from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.scores import Decision
-from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
+from components.inpainting.tolerance import MIN_AGREEMENT, min_ssim
 from components.manifest import Manifest, complete_folder, read_manifest, write_file, write_json
 from components.package.bento import BENTO_FILE, BLIND, MODEL, PROVENANCE, Packed, build_bento
-from components.package.opening import open_fastest
+from components.package.opening import finds_damage, prove_fastest
 from components.package.parity import (
     Case,
     ParityError,
     Row,
     blind_cases,
     check_batches,
-    check_parity,
     golden_cases,
 )
 from components.progress import Bar, say, step
@@ -69,9 +68,10 @@ def package(
         bar.advance()
         tag = _write(models, draft.path)
         bar.advance()
+        tolerance = max(model.packed.provenance["engine"]["tolerance"] for model in models.values())
         worst = max(row.max_difference for model in models.values() for row in model.rows)
         draft.made_from = {"model": found.tags["digest"], "dataset": found.tags["dataset"]}
-        draft.facts = {"tag": tag, "version": version, "max_difference": worst}
+        draft.facts = {"tag": tag, "version": version, "max_difference": worst, "tolerance": tolerance}
     write_file(report, render("parity.html", title=f"Does {tag} repair as it was trained?", **_reported(models)))
     run = open_run(settings, found.run_id)
     for name in (BENTO_FILE, PROVENANCE):
@@ -121,24 +121,20 @@ def _prove(registry: Registry, version: Version, data: PreparedDataset) -> Prove
     digest = hashlib.sha256(engine.read_bytes()).hexdigest()
     if version.tags.get("engine_sha256", digest) != digest:
         raise RegistryError(f"the export of {version.name} version {version.number} is not the one that was verified")
-    export = open_fastest(engine, generator)
-    trained, cases = wrap_generator(generator), []
-    if isinstance(generator, BlindUNet) and export.find:
-        cases = blind_cases(data, wrap_finder(generator), trained)
-        if not cases:
+    cases = golden_cases(data, wrap_generator(generator))
+    if isinstance(generator, BlindUNet) and finds_damage(engine):
+        cases += blind_cases(data, wrap_finder(generator), wrap_generator(generator))
+        if not any(case.found for case in cases):
             raise ParityError(f"{version.name} version {version.number} finds no damage in any of the test pictures")
-    golden = golden_cases(data, trained)
-    rows = check_parity(export.inpaint, [*golden, *cases], export.find) + check_batches(engine, generator, data)
-    provenance = _provenance(version, generator) | {"engine_sha256": digest, "engine": export.setting}
-    return Proved(Packed(engine, provenance), rows, [*golden, *cases])
+    setting, rows = prove_fastest(engine, generator, cases)
+    provenance = _provenance(version, generator) | {"engine_sha256": digest, "engine": setting}
+    return Proved(Packed(engine, provenance), rows + check_batches(engine, generator, data), cases)
 
 
 def _reported(models: dict[str, Proved]) -> dict[str, Any]:
     """What the report shows."""
     shown = {name: {"provenance": model.packed.provenance, "rows": model.rows} for name, model in models.items()}
-    blind = any(model.packed.provenance["blind"] for model in models.values())
-    limits = {"rounding": ROUNDING, "min_ssim": MIN_SSIM, "min_agreement": MIN_AGREEMENT}
-    return {"models": shown, "blind": blind, **limits}
+    return {"models": shown, "min_ssim": min_ssim, "min_agreement": MIN_AGREEMENT}
 
 
 def _write_golden(folder: Path, cases: list[Case]) -> None:

@@ -14,7 +14,7 @@ from components.inpainting.images import ROUNDING, Bytes, Floats, resize, to_byt
 from components.inpainting.inpainter import Inpainter
 from components.inpainting.metrics import ssim
 from components.inpainting.networks import Generator
-from components.inpainting.tolerance import MIN_AGREEMENT, MIN_SSIM
+from components.inpainting.tolerance import MIN_AGREEMENT, min_ssim
 
 _SIZES = ((1.0, 1.0), (1.6, 1.6), (3.0, 4.1))  # times the training size: as trained, odd, and long
 _BATCHES = ((1, 1, 1), (3, 1, 2), (5, 3, 2))  # pictures, rows and columns in half training sizes
@@ -71,14 +71,16 @@ def blind_cases(data: PreparedDataset, find: Callable[[Bytes], Bytes], trained: 
     return cases
 
 
-def check_parity(exported: Inpainter, cases: Sequence[Case], find: Callable[[Bytes], Bytes] | None = None) -> list[Row]:
+def check_parity(
+    exported: Inpainter, cases: Sequence[Case], find: Callable[[Bytes], Bytes] | None = None, tolerance: int = ROUNDING
+) -> list[Row]:
     """Compare an export with what the trained network made of every case; returns the differences.
 
     ``find`` is the export's own way to find damage, for the cases of a blind network; pictures are then repaired under
     the network's mask, so that one pixel more or less does not hide what else differs.
-    Raises ``ParityError`` above ``ROUNDING``, below ``MIN_SSIM``, and below ``MIN_AGREEMENT``.
+    Raises ``ParityError`` above a ``tolerance`` in grey levels, below its ``min_ssim``, and below ``MIN_AGREEMENT``.
     """
-    return [_held(_compare(case, exported, find)) for case in cases]
+    return [_held(_compare(case, exported, find), tolerance) for case in cases]
 
 
 def check_batches(engine: Path, generator: Generator, data: PreparedDataset) -> list[Row]:
@@ -95,7 +97,7 @@ def check_batches(engine: Path, generator: Generator, data: PreparedDataset) -> 
             expected = generator(torch.from_numpy(image), torch.from_numpy(mask)).numpy()
         found = session.run(None, {"image": image, "mask": mask})[0]
         size = f"{image.shape[3]}x{image.shape[2]}"
-        rows.append(_held(_row(f"batch of {count}", size, to_bytes(found), to_bytes(expected))))
+        rows.append(_held(_row(f"batch of {count}", size, to_bytes(found), to_bytes(expected)), ROUNDING))
     return rows
 
 
@@ -114,8 +116,8 @@ def _row(case: str, size: str, found: Bytes, expected: Bytes) -> Row:
     return Row(case, size, difference, float(ssim(found, expected).min()))
 
 
-def _held(row: Row) -> Row:
-    if row.max_difference > ROUNDING or row.ssim < MIN_SSIM:
+def _held(row: Row, tolerance: int) -> Row:
+    if row.max_difference > tolerance or row.ssim < min_ssim(tolerance):
         raise ParityError(
             f"the ONNX export differs from torch by {row.max_difference} of 255 (SSIM {row.ssim:.5f}) on {row.case}; "
             "it is not packaged. Report this with the version of torch and onnxruntime"

@@ -1,0 +1,157 @@
+"""A registered model packaged, its Bento started and asked, and what is refused when somebody changed a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from components.config import RunConfig, ServeConfig, Settings, TrainConfig
+from components.inpainting.export import export_onnx
+from components.inpainting.images import encode_png, read_image
+from components.inpainting.networks import Generator, build_generator, name_of, save_generator
+from components.inpainting.scores import Decision, Rule
+from components.manifest import Manifest, read_json, read_manifest
+from components.package import package
+from components.tracking import Registry, RegistryError, open_run, start_run
+from components.verify import verify
+from pipelines.champion import NoChampionError, fetch_champion
+
+pytestmark = pytest.mark.slow
+
+CONFIG = ServeConfig(model_name="mender")
+ADMITTED = Decision(admitted=True, rules=[Rule(name="trained", passed=True, sentence="It was trained.")])
+
+
+def register(settings: Settings, name: str, generator: Generator) -> None:
+    """Register a network as version 1 of a model, with what evaluate leaves of it."""
+    files = settings.make_state() / name
+    files.mkdir()
+    save_generator(generator, files)
+    export_onnx(generator, settings.state / "generator.onnx")
+    manifest = Manifest(kind="dataset", digest="d" * 64, code_version="", facts={"source": "sample"})
+    with start_run(settings, RunConfig(), TrainConfig(), manifest) as run:
+        run.log_model_folder(files)
+    open_run(settings, run.id).log_file(settings.state / "generator.onnx", "evaluation")
+    said = {"scores": '{"ssim": 0.9}', "decision": ADMITTED.model_dump_json(), "code": "0", "dataset": "d" * 64}
+    Registry(settings, name).register(run.id, {"digest": name, "architecture": name_of(generator), **said})
+
+
+@pytest.fixture(scope="module")
+def packaged(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
+    """A state folder with a packaged model, a champion that repairs blindly beside it, and the folder of its Bento."""
+    home = tmp_path_factory.mktemp("packaged")
+    settings = Settings(home=home / "state")
+    torch.manual_seed(0)
+    for name, architecture in (("mender-blind", "blind_unet"), ("mender", "residual_unet")):
+        generator = build_generator(architecture).eval()
+        for parameter in generator.parameters():  # what training starts from repairs nothing, and finds nothing
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+        register(settings, name, generator)
+        package(ServeConfig(model_name=name), "1", dataset, home / name, home / f"{name}.html", settings)
+        if name == "mender-blind":
+            Registry(settings, name).promote("1", "")
+    return settings, home / "mender"
+
+
+def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[Settings, Path]) -> None:
+    settings, bento = packaged
+    said = read_json(bento / "provenance.json")
+    assert (said["name"], said["version"], said["architecture"], said["blind"]) == (
+        "mender",
+        "1",
+        "residual_unet",
+        False,
+    )
+    assert said["decision"]["rules"] == ["It was trained."] and said["scores"] == {"ssim": 0.9}
+    assert said["engine"]["runtime"] in ("onnxruntime", "openvino")
+    tags = Registry(settings, "mender").get("1").tags
+    assert tags["engine_sha256"] == said["engine_sha256"] and len(tags["bento_sha256"]) == 64
+    rows = read_json(bento / "parity.json")
+    assert set(rows) == {"model", "blind"}
+    assert {row["case"] for row in rows["model"]} >= {"0-box", "2-text", "batch of 3"}
+    cases = read_json(bento / "golden" / "cases.json")
+    assert {case["found"] for case in cases} == {True, False}
+    report = bento.with_name("mender.html").read_text()
+    assert "mender-blind version 1, for pictures without a mask" in report and said["engine_sha256"] in report
+    client = MlflowClient(settings.mlflow_uri)
+    logged = {file.path for file in client.list_artifacts(said["run_id"], "bento")}
+    assert logged == {"bento/kintsugi.bento", "bento/provenance.json", "bento/parity.html"}
+
+
+def test_its_server_answers_as_the_trainer_does(
+    packaged: tuple[Settings, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, bento = packaged
+    assert verify(CONFIG, bento, settings), capsys.readouterr().out
+    assert Registry(settings, "mender").get("1").tags["verified"] == "true"
+
+
+def test_a_server_that_answers_otherwise_is_not_verified(
+    packaged: tuple[Settings, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, bento = packaged
+    copy = shutil.copytree(bento, tmp_path / "bento")
+    cases = read_json(copy / "golden" / "cases.json")
+    kept = [next(case for case in cases if case["found"] is found) for found in (False, True)]
+    (copy / "golden" / "cases.json").write_text(json.dumps(kept))
+    for case in kept:
+        expected = copy / "golden" / f"{case['name']}-expected.png"
+        expected.write_bytes(encode_png(255 - read_image(expected)))
+    assert not verify(CONFIG, copy, settings)
+    told = capsys.readouterr().out
+    assert (
+        f"{kept[0]['name']}: the repair is " in told and f"{kept[1]['name']}: the repair is not the trainer's" in told
+    )
+    assert Registry(settings, "mender").get("1").tags["verified"] == "false"
+
+
+def test_a_blind_model_that_was_asked_for_by_name_must_have_a_champion(
+    packaged: tuple[Settings, Path], dataset: Path, tmp_path: Path
+) -> None:
+    config = ServeConfig(model_name="mender", blind_model="nobody")
+    with pytest.raises(RegistryError, match="serve_blind_model = 'nobody' has no champion to come along"):
+        package(config, "1", dataset, tmp_path / "bento", tmp_path / "report.html", packaged[0])
+    assert not (tmp_path / "bento").exists()
+
+
+@pytest.fixture
+def champion(packaged: tuple[Settings, Path], tmp_path: Path) -> Callable[[], Path]:
+    """The packaged model made champion and fetched into a store of the test's own."""
+    settings, _ = packaged
+    registry = Registry(settings, "mender")
+    if registry.champion() is None:
+        registry.promote("1", "")
+    mine = Settings(home=tmp_path / "mine", MLFLOW_TRACKING_URI=settings.mlflow_uri)
+    return lambda: fetch_champion(mine, "mender").model
+
+
+def test_a_model_that_was_changed_in_the_store_is_refused(champion: Callable[[], Path]) -> None:
+    model = champion()
+    before = (model / "generator.onnx").read_bytes()
+    (model / "generator.onnx").write_bytes(before + b"!")
+    with pytest.raises(NoChampionError, match="is not the one that was packaged as version 1, so it was removed"):
+        champion()
+    assert (champion() / "generator.onnx").read_bytes() == before
+
+
+def test_a_bento_that_was_changed_in_mlflow_is_refused(
+    packaged: tuple[Settings, Path], champion: Callable[[], Path]
+) -> None:
+    settings, bento = packaged
+    run = Registry(settings, "mender").get("1").run_id
+    artifacts = str(MlflowClient(settings.mlflow_uri).get_run(run).info.artifact_uri).removeprefix("file://")
+    archive = Path(artifacts) / "bento" / "kintsugi.bento"
+    archive.write_bytes(archive.read_bytes() + b"!")
+    try:
+        with pytest.raises(NoChampionError, match="the Bento of champion version 1 is not the one that was packaged"):
+            champion()
+    finally:
+        shutil.copy(bento / "kintsugi.bento", archive)
+    assert read_manifest(bento, "bento").facts["version"] == "1"

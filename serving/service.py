@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from pathlib import Path
 
 import bentoml
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from components.inpainting.images import encode_png
+from components.inpainting.images import Bytes, encode_png
+from serving.admission import Admission, Busy, Overdue
+from serving.connections import guard_connections
 from serving.engine import Engine
 from serving.http import Problem, decode_pair, problem_response, read_pair, refusal_response
 
@@ -22,7 +25,6 @@ POST /inpaint  multipart files 'image' and 'mask' (PNG, JPEG or WebP, of one siz
                curl -F image=@photo.png -F mask=@mask.png localhost:3000/inpaint -o out.png
 GET  /model    what is served: version, digests, scores
 """
-MAX_CONCURRENT = 2  # repairs at a time; each takes all cores, and memory with its picture
 MODEL_FOLDER = Path(__file__).parent.parent / "model"
 
 
@@ -33,7 +35,15 @@ async def inpaint(request: Request) -> Response:
     """
     image, mask = await read_pair(request)
     engine: Engine = request.app.state.engine
-    content = await to_thread.run_sync(_repair, engine, image, mask, limiter=request.app.state.limiter)
+    picture, holes = await to_thread.run_sync(decode_pair, image, mask)
+    try:
+        async with request.app.state.admission.slot(holes.size):
+            content = await to_thread.run_sync(_repair, engine, picture, holes)
+    except Busy as busy:
+        detail = f"Too many repairs wait; try again in {busy.retry_after} s."
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, detail) from None
+    except Overdue:
+        raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The repair did not begin in time; try again.") from None
     return Response(content, media_type="image/png", headers=_headers(engine))
 
 
@@ -47,8 +57,7 @@ async def usage(request: Request) -> PlainTextResponse:
     return PlainTextResponse(USAGE)
 
 
-def _repair(engine: Engine, image: bytes, mask: bytes) -> bytes:
-    picture, holes = decode_pair(image, mask)
+def _repair(engine: Engine, picture: Bytes, holes: Bytes) -> bytes:
     return encode_png(engine.inpaint(picture, holes))
 
 
@@ -77,4 +86,7 @@ class KintsugiService:
 
     def __init__(self) -> None:
         app.state.engine = Engine.open(MODEL_FOLDER)
-        app.state.limiter = CapacityLimiter(MAX_CONCURRENT)
+        app.state.admission = Admission()
+
+
+guard_connections()  # BentoML starts uvicorn right after it has loaded this module, and lets nobody between

@@ -30,6 +30,7 @@ HALF_PRECISION = 4
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 _SIDES = (THIN.side, MEDIUM.side)  # each of them takes 170 MB
+_MAX_PARALLEL = 8  # each takes memory; more cores serve more processes
 _HINTS = {"fp32": "f32", "bf16": "bf16"}  # as OpenVINO calls them
 _ROUNDS = 3
 _LOG = logging.getLogger("kintsugi")
@@ -71,6 +72,11 @@ class EngineChoice:
         return {**asdict(self), "tolerance": self.tolerance}
 
     @property
+    def parallel(self) -> int:
+        """How many tiles are computed at a time."""
+        return min(max(1, usable_cores() // self.threads), _MAX_PARALLEL)
+
+    @property
     def tolerance(self) -> int:
         """Grey levels by which its repairs may differ from the trainer's own."""
         return HALF_PRECISION if self.precision == "bf16" else ROUNDING
@@ -89,7 +95,7 @@ class TileEngine:
 
     def __init__(self, network: _Network, stride: int, choice: EngineChoice, *, blind: bool) -> None:
         self._network, self._stride, self.choice, self.blind = network, stride, choice, blind
-        self._parallel = max(1, usable_cores() // choice.threads)
+        self._parallel = choice.parallel
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="tile")
         self.on_tile: Callable[[int], None] = lambda pixels: None
         """Told the pixels of every tile that the network is given."""
@@ -228,11 +234,10 @@ class _OpenVino:
         import openvino
 
         self._core, self._path = openvino.Core(), path
-        parallel = max(1, usable_cores() // choice.threads)
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
-            "INFERENCE_NUM_THREADS": parallel * choice.threads,
-            "NUM_STREAMS": parallel,
+            "INFERENCE_NUM_THREADS": choice.parallel * choice.threads,
+            "NUM_STREAMS": choice.parallel,
             "ENABLE_CPU_PINNING": False,  # in a container, cores are not ours alone
         }
         self._compiled: dict[tuple[str, int | None], Any] = {}

@@ -19,6 +19,8 @@ from components.inpainting.images import Bytes
 CELL = 8
 """Pixels of a side of a cell."""
 
+_OVERHEAD = 128  # cells; many small operations take their time on the smallest tile too
+
 Cells = npt.NDArray[np.bool_]
 _Points = npt.NDArray[np.intp]
 
@@ -137,20 +139,19 @@ def _cheapest(
     size, *smaller = sizes
     for origin, inside in _cover(points, shape, size):
         finer = list(_cheapest(inside, shape, tuple(smaller))) if smaller else []
-        if finer and sum(_area(shape, s) for _, s in finer) < _area(shape, size):
+        if finer and sum(_cost(shape, s) for _, s in finer) < _cost(shape, size):
             yield from finer
         else:
             yield origin, size
 
 
-def _area(shape: tuple[int, ...], size: TileSize) -> int:
+def _cost(shape: tuple[int, ...], size: TileSize) -> int:
+    """What a tile costs, in cells: its area, and what small ones cost beyond that."""
     side = size.side // CELL
-    return min(side, shape[0]) * min(side, shape[1])
+    return min(side, shape[0]) * min(side, shape[1]) + _OVERHEAD
 
 
-def _cover(
-    points: _Points, shape: tuple[int, ...], size: TileSize
-) -> Iterator[tuple[tuple[int, int], _Points]]:
+def _cover(points: _Points, shape: tuple[int, ...], size: TileSize) -> Iterator[tuple[tuple[int, int], _Points]]:
     """Bands of rows, in each of them spans of columns; every tile lies in the middle of the points that it holds."""
     for band in _bands(points, 0, shape[0], size):
         for inside in _bands(band, 1, shape[1], size):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.app import Parts, build_app
 from serving.auth import Keys
 from serving.bodies import Asked
+from serving.connections import guard_connections
 from serving.logs import configure_logs
 from serving.models import Models
 from serving.observing import Record
@@ -84,3 +85,6 @@ class KintsugiService:
 
 
 KintsugiService.add_asgi_middleware(Door)  # type: ignore[attr-defined]
+
+
+guard_connections()  # BentoML starts uvicorn right after it has loaded this module, and lets nobody between

@@ -175,9 +175,9 @@ def check_sizes(image: Bytes, mask: Bytes) -> None:
 
 def encode_png(image: Bytes, icc: bytes = b"") -> bytes:
     """Encode uint8 ``H,W``, ``H,W,3`` or ``H,W,4`` as PNG, lossless, with an ICC profile where there is one."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=3, icc_profile=icc)
-    return buffer.getvalue()
+    from components.inpainting import png  # which stands on this module's types
+
+    return png.encode(image, icc)
 
 
 def encode(picture: Bytes, kind: str, quality: int = 90, alpha: Bytes | None = None, icc: bytes = b"") -> bytes:

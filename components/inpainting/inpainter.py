@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.inpainting.images import Bytes, Floats, check_pair, check_sizes
-from components.inpainting.tiling import Fill, find_damage, repair_blindly, repair_picture
+from components.inpainting.repairing import Fill, Map, find_damage, repair_blindly, repair_picture
 
 if TYPE_CHECKING:
     from components.inpainting.networks import Generator
@@ -24,20 +24,28 @@ it finds. Raises ``ImageError`` on unequal sizes."""
 
 
 def open_onnx(path: Path, stride: int, *, blind: bool = False) -> Inpainter:
-    """An inpainter that runs an exported generator on all the cores it may use; ``blind``: it finds damage itself."""
+    """An inpainter that runs an exported generator on all the cores it may use; ``blind``: it finds damage itself.
+
+    See ``engines.open_engine`` for quicker ways to run one.
+    """
+    session = open_session(path, usable_cores())
+
+    def fill(image: Floats, mask: Floats) -> Floats:
+        filled: Floats = session.run(["repair"], {"image": image, "mask": mask})[0]
+        return filled
+
+    return lambda image, mask: inpaint(image, mask, fill, stride, blind=blind)
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session that computes on so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = threads
     options.enable_cpu_mem_arena = False  # every picture has another size; the arena would keep the sum of them
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def fill(image: Floats, mask: Floats) -> Floats:
-        filled: Floats = session.run(None, {"image": image, "mask": mask})[0]
-        return filled
-
-    return _inpainter(fill, stride, blind=blind)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def usable_cores() -> int:
@@ -61,7 +69,7 @@ def wrap_generator(generator: Generator) -> Inpainter:
         planes: Floats = filled.cpu().numpy()
         return planes
 
-    return _inpainter(fill, generator.stride, blind=generator.blind)
+    return lambda image, mask: inpaint(image, mask, fill, generator.stride, blind=generator.blind)
 
 
 def wrap_finder(generator: BlindUNet) -> Callable[[Bytes], Bytes]:
@@ -82,19 +90,17 @@ def open_classical(method: str) -> Inpainter:
     """An inpainter that runs a method of ``classical.METHODS``, see there."""
     from components.inpainting.classical import repair
 
-    def inpaint(image: Bytes, mask: Bytes) -> Bytes:
+    def repair_pair(image: Bytes, mask: Bytes) -> Bytes:
         check_pair(image, mask)
         return repair(method, image, mask)
 
-    return inpaint
+    return repair_pair
 
 
-def _inpainter(fill: Fill, stride: int, *, blind: bool) -> Inpainter:
-    def inpaint(image: Bytes, mask: Bytes) -> Bytes:
-        if blind and not mask.any():
-            check_sizes(image, mask)
-            return repair_blindly(image, fill, stride)
-        check_pair(image, mask)
-        return repair_picture(image, mask, fill, stride)
-
-    return inpaint
+def inpaint(image: Bytes, mask: Bytes, fill: Fill, stride: int, *, blind: bool, run: Map = map) -> Bytes:
+    """Repair with a network, see ``Inpainter`` and ``repair_picture``."""
+    if blind and not mask.any():
+        check_sizes(image, mask)
+        return repair_blindly(image, fill, stride, run)
+    check_pair(image, mask)
+    return repair_picture(image, mask, fill, stride, run)

@@ -1,168 +1,192 @@
-"""Pictures of any size through a network of limited reach: crop around the holes, tile, feather, composite.
+"""Which windows of a picture a network of limited reach has to see, so that every hole is repaired and no more is computed.
 
-Needs numpy and Pillow alone.
+Needs numpy alone. Plans are made on a grid of cells of ``CELL`` pixels: a tile is a square window, its core the part
+of it that it repairs for good, its margin the known surroundings that it shows to the network, blended with its
+neighbours. What lies at the picture's border belongs to the core, since there is nothing beyond it to be seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from components.inpainting.images import Bytes, Floats, composite, resize, to_bytes, to_planes
+from components.inpainting.images import Bytes
 
-MIN_CONTEXT = 32
-"""Known pixels shown to the network on every side of a hole, at least, where the picture has them."""
+CELL = 8
+"""Pixels of a side of a cell."""
 
-MAX_TILE = 512
-"""Tiles are at most this high and wide, so that memory stays bounded."""
+_OVERHEAD = 128  # cells; many small operations take their time on the smallest tile too
 
-_BAND = 4  # pixels of the smaller copy that stay to be filled at full size
-
-OVERLAP = 96
-"""Pixels that neighbouring tiles share; they are blended linearly across it."""
-
-Fill = Callable[[Floats, Floats], Floats]
-"""A network: float32 ``N,C,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,C,H,W``."""
+Cells = npt.NDArray[np.bool_]
+_Points = npt.NDArray[np.intp]
 
 
-def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int) -> Bytes:
-    """Repair uint8 ``H,W,3`` where ``mask`` (``H,W``) is 1; every other pixel comes back bit for bit.
+@dataclass(frozen=True)
+class TileSize:
+    """How large a tile is and how much of every side is margin, in pixels, multiples of ``CELL``."""
 
-    ``fill`` is called on windows around the holes only, mirrored up to a multiple of ``stride``.
+    side: int
+    margin: int
+
+
+SMALL, THIN = TileSize(64, 24), TileSize(128, 24)
+MEDIUM = TileSize(256, 56)
+LARGE = TileSize(512, 96)
+"""No tile is larger, so that memory stays bounded."""
+
+REACH = LARGE.margin
+"""Hole pixels farther than this from every known one are filled from a smaller copy of the picture."""
+
+_THICKNESSES = ((64, (LARGE,)), (16, (LARGE, MEDIUM)), (0, (LARGE, MEDIUM, THIN, SMALL)))
+"""Holes at least so many pixels across, and the tiles that show enough of what surrounds them."""
+
+
+class Tile(NamedTuple):
+    """A window of a picture, ``rows`` by ``columns``, and how wide its margin is."""
+
+    rows: slice
+    columns: slice
+    margin: int
+
+
+def plan_tiles(wanted: Bytes, holes: Bytes) -> list[Tile]:
+    """Tiles whose cores cover every pixel where ``wanted`` (uint8 ``H,W``) is not 0.
+
+    ``holes`` (``H,W``), which contains it, says how thick they are: thick ones get large tiles, and thin ones whatever
+    adds up to the smallest area. Tiles come from top to bottom, the largest first.
     """
-    if not mask.any():
-        return image.copy()
-    top, bottom, left, right = hole_window(mask)
-    known, damaged = image[top:bottom, left:right], mask[top:bottom, left:right]
-    window, holes = _fill_interiors(known, damaged, fill, stride)
-    repaired = image.copy()
-    filled_window = composite(window, _to_bytes(_blend_tiles(window, holes, fill, stride)), holes)
-    repaired[top:bottom, left:right] = composite(known, filled_window, damaged)
-    return repaired
+    height, width = wanted.shape
+    occupied, full = cells_of(wanted, "any"), cells_of(holes, "all")
+    planned: list[Tile] = []
+    for thickness, sizes in _THICKNESSES:
+        here = occupied & (_as_thick(full, thickness // CELL) if thickness else True)
+        for origin, size in _cheapest(np.argwhere(here), occupied.shape, sizes):
+            planned.append(_tile(origin, size, height, width))
+        occupied &= ~here
+    return planned
 
 
-def repair_blindly(image: Bytes, fill: Fill, stride: int) -> Bytes:
-    """Let a network that finds the damage itself repair uint8 ``H,W,3``; any pixel may come back changed.
-
-    ``fill`` is called on overlapping tiles of the whole picture, with empty masks.
-    """
-    return _to_bytes(_blend_tiles(image, np.zeros(image.shape[:2], np.uint8), fill, stride, everywhere=True))
+def cover_all(height: int, width: int, size: TileSize = LARGE) -> list[Tile]:
+    """Tiles of one size whose cores cover the whole of a picture, evenly spread."""
+    rows, columns = _spread(height, size), _spread(width, size)
+    return [Tile(row, column, size.margin) for row in rows for column in columns]
 
 
-def find_damage(image: Bytes, find: Fill, stride: int) -> Bytes:
-    """Let a network say where uint8 ``H,W,3`` is damaged: uint8 ``H,W``, 1 where it takes it for more likely than not.
-
-    ``find`` answers with one channel of probabilities, and is called like a blind network.
-    """
-    likely = _blend_tiles(image, np.zeros(image.shape[:2], np.uint8), find, stride, everywhere=True)
-    return (likely[..., 0] > 0.5).astype(np.uint8)
-
-
-def _blend_tiles(window: Bytes, holes: Bytes, fill: Fill, stride: int, *, everywhere: bool = False) -> Floats:
-    """Tiles with holes (or all) through the network, feathered into one picture, float32 ``H,W,3`` in [0, 1]."""
-    total = np.zeros(window.shape, np.float32)
-    weight = np.zeros(holes.shape, np.float32)
-    for rows, columns in tiles(*holes.shape):
-        if everywhere or holes[rows, columns].any():
-            filled = _fill_tile(window[rows, columns], holes[rows, columns], fill, stride)
-            feather = _feather(*filled.shape[:2])
-            total[rows, columns] += filled * feather[..., None]
-            weight[rows, columns] += feather
-    return (total / np.maximum(weight, np.float32(1e-6))[..., None]).astype(np.float32)
+def cells_of(mask: Bytes, which: str) -> Cells:
+    """The cells of which ``any`` or ``all`` pixels are not 0; those at the far borders may be smaller."""
+    height, width = mask.shape
+    filler = which == "all"
+    bits = np.full((height, -(-width // CELL) * CELL), filler)
+    np.not_equal(mask, 0, out=bits[:, :width])
+    eights = bits.view(np.uint64)  # eight pixels beside each other at once
+    reduce = np.bitwise_and if filler else np.bitwise_or
+    rows = reduce.reduceat(eights, np.arange(0, height, CELL), axis=0)
+    return rows == np.uint64(0x0101010101010101) if filler else rows != 0
 
 
-def _fill_interiors(window: Bytes, holes: Bytes, fill: Fill, stride: int) -> tuple[Bytes, Bytes]:
-    """Coarse to fine: fill the inside of holes that no tile can see across from a smaller copy.
-
-    Returns the window with those insides filled, and the holes that are left: the band between them
-    and the known pixels. Windows that fit one tile, and thin holes, come back as they are.
-    """
-    factor = -(-max(holes.shape) // MAX_TILE)
-    small_holes = _blocks(holes, factor).min(axis=(1, 3))
-    inside = _erode(small_holes, _BAND)
-    if factor == 1 or not inside.any():
-        return window, holes
-    weights = 1.0 - _blocks(holes, factor)[..., None]
-    sums = (_blocks(window, factor) * weights).sum(axis=(1, 3))
-    small = np.rint(sums / np.maximum(weights.sum(axis=(1, 3)), 1)).astype(np.uint8)
-    small = repair_picture(small, small_holes, fill, stride)
-    height, width = holes.shape
-    large = resize(small, small.shape[0] * factor, small.shape[1] * factor)[:height, :width]
-    deep = inside.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
-    return composite(window, large, deep), holes * (1 - deep)
+def grow(cells: Cells, radius: int) -> Cells:
+    """The cells at most ``radius`` rows and columns from one that is set."""
+    return ~shrink(~cells, radius)
 
 
-def _blocks(picture: Bytes, factor: int) -> Bytes:
-    """``H,W,...`` as ``H/f,f,W/f,f,...``, the last rows and columns repeated where they do not fit."""
-    below, beside = (-side % factor for side in picture.shape[:2])
-    padded = np.pad(picture, ((0, below), (0, beside), *((0, 0),) * (picture.ndim - 2)), mode="edge")
-    height, width = padded.shape[:2]
-    return padded.reshape(height // factor, factor, width // factor, factor, *picture.shape[2:])
+def shrink(cells: Cells, radius: int) -> Cells:
+    """The cells all whose neighbours, up to ``radius`` rows and columns away, are set; beyond the border all are."""
+    return _windows(np.pad(cells, radius, constant_values=True), 2 * radius + 1)
 
 
-def _erode(mask: Bytes, radius: int) -> Bytes:
-    """Shrink a mask by ``radius`` pixels on every side but the picture's border."""
-    for axis in (0, 1):
-        padded = np.pad(mask, [(radius, radius) if axis == a else (0, 0) for a in (0, 1)], constant_values=1)
-        shifts = [padded.take(range(s, s + mask.shape[axis]), axis=axis) for s in range(2 * radius + 1)]
-        mask = np.minimum.reduce(shifts)
-    return mask
-
-
-def hole_window(mask: Bytes) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the hole's bounding box with its context.
-
-    The context is the hole's own extent, ``MIN_CONTEXT`` pixels at least, cut off at the border.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    context = int(np.clip(extent, MIN_CONTEXT, MAX_TILE // 4))
-    return (
-        max(int(rows[0]) - context, 0),
-        min(int(rows[-1]) + 1 + context, mask.shape[0]),
-        max(int(columns[0]) - context, 0),
-        min(int(columns[-1]) + 1 + context, mask.shape[1]),
-    )
-
-
-def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Cover ``height`` x ``width`` with overlapping tiles of at most ``MAX_TILE``, as row and column slices."""
-    for rows in _spans(height):
-        for columns in _spans(width):
-            yield rows, columns
-
-
-def _spans(length: int) -> list[slice]:
-    if length <= MAX_TILE:
-        return [slice(0, length)]
-    count = -(-(length - OVERLAP) // (MAX_TILE - OVERLAP))
-    starts = np.linspace(0, length - MAX_TILE, count).round().astype(int)
-    return [slice(int(start), int(start) + MAX_TILE) for start in starts]
-
-
-def _fill_tile(tile: Bytes, holes: Bytes, fill: Fill, stride: int) -> Floats:
-    """Fill one tile; returns float32 ``H,W,3`` in [0, 1]."""
-    height, width = holes.shape
-    below, beside = -height % stride, -width % stride
-    padded = np.pad(tile, ((0, below), (0, beside), (0, 0)), mode="symmetric")
-    mask = np.pad(holes, ((0, below), (0, beside)), mode="symmetric").astype(np.float32)
-    known = to_planes(padded[None]) * (1 - mask)
-    planes: Floats = fill(known, mask[None, None])[0, :, :height, :width].transpose(1, 2, 0)
-    return planes
-
-
-def _feather(height: int, width: int) -> Floats:
-    """Weights that fall linearly towards the tile's edges, over ``OVERLAP`` pixels; never zero."""
-
-    def ramp(length: int) -> Floats:
-        distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
-        return np.minimum(distance / OVERLAP, 1).astype(np.float32)
-
-    weights: Floats = np.minimum.outer(ramp(height), ramp(width))
+def weights_of(tile: Tile, height: int, width: int) -> Bytes:
+    """How much a tile's repair counts beside its neighbours', 1 to 63: less towards its sides inside the picture."""
+    rows = _ramp(tile.rows, tile.margin, height)
+    columns = _ramp(tile.columns, tile.margin, width)
+    weights: Bytes = np.minimum.outer(rows, columns)
     return weights
 
 
-def _to_bytes(picture: Floats) -> Bytes:
-    repaired: Bytes = to_bytes(picture.transpose(2, 0, 1)[None])[0]
-    return repaired
+def _ramp(span: slice, margin: int, length: int) -> Bytes:
+    distance = np.full(span.stop - span.start, margin)
+    steps = np.arange(len(distance))
+    if span.start > 0:
+        distance = np.minimum(distance, steps)
+    if span.stop < length:
+        distance = np.minimum(distance, steps[::-1])
+    return (1 + 62 * distance // margin).astype(np.uint8)
+
+
+def _windows(cells: Cells, side: int) -> Cells:
+    """For every square of ``side`` cells whether all of it is set."""
+    for axis in (0, 1):
+        cells = np.lib.stride_tricks.sliding_window_view(cells, side, axis=axis).all(axis=-1)
+    return cells
+
+
+def _as_thick(full: Cells, side: int) -> Cells:
+    """The cells in, or next to, a square of ``side`` cells that is all hole, be it beyond the picture's border."""
+    padded = np.pad(full, side, mode="edge")
+    squares = np.pad(_windows(padded, side), side - 1)
+    opened = ~_windows(~squares, side)
+    inner = opened[side:-side, side:-side]
+    return grow(inner, 1)
+
+
+def _cheapest(
+    points: _Points, shape: tuple[int, ...], sizes: tuple[TileSize, ...]
+) -> Iterator[tuple[tuple[int, int], TileSize]]:
+    """Origins, in cells, of tiles whose cores hold all points; a tile is replaced by smaller ones that cost less."""
+    size, *smaller = sizes
+    for origin, inside in _cover(points, shape, size):
+        finer = list(_cheapest(inside, shape, tuple(smaller))) if smaller else []
+        if finer and sum(_cost(shape, s) for _, s in finer) < _cost(shape, size):
+            yield from finer
+        else:
+            yield origin, size
+
+
+def _cost(shape: tuple[int, ...], size: TileSize) -> int:
+    """What a tile costs, in cells: its area, and what small ones cost beyond that."""
+    side = size.side // CELL
+    return min(side, shape[0]) * min(side, shape[1]) + _OVERHEAD
+
+
+def _cover(points: _Points, shape: tuple[int, ...], size: TileSize) -> Iterator[tuple[tuple[int, int], _Points]]:
+    """Bands of rows, in each of them spans of columns; every tile lies in the middle of the points that it holds."""
+    for band in _bands(points, 0, shape[0], size):
+        for inside in _bands(band, 1, shape[1], size):
+            row, column = (_centred(inside[:, axis], shape[axis], size) for axis in (0, 1))
+            yield (row, column), inside
+
+
+def _bands(points: _Points, axis: int, length: int, size: TileSize) -> Iterator[_Points]:
+    """Split points along an axis so that the core of one tile holds each part."""
+    side, margin = size.side // CELL, size.margin // CELL
+    while len(points):
+        at = points[:, axis]
+        origin = min(max(int(at.min()) - margin, 0), max(length - side, 0))
+        end = length if origin + side >= length else origin + side - margin
+        yield points[at < end]
+        points = points[at >= end]
+
+
+def _centred(at: npt.NDArray[np.intp], length: int, size: TileSize) -> int:
+    side = size.side // CELL
+    return min(max((int(at.min()) + int(at.max()) + 1 - side) // 2, 0), max(length - side, 0))
+
+
+def _tile(origin: tuple[int, int], size: TileSize, height: int, width: int) -> Tile:
+    """The pixels of a tile; one that would reach over the far border lies at it."""
+    spans = []
+    for start, length in zip(origin, (height, width), strict=True):
+        first = min(start * CELL, max(length - size.side, 0))
+        spans.append(slice(first, min(first + size.side, length)))
+    return Tile(spans[0], spans[1], size.margin)
+
+
+def _spread(length: int, size: TileSize) -> list[slice]:
+    if length <= size.side:
+        return [slice(0, length)]
+    count = -(-(length - size.margin) // (size.side - size.margin))
+    starts = np.linspace(0, length - size.side, count).round().astype(int)
+    return [slice(int(start), int(start) + size.side) for start in starts]

@@ -33,12 +33,12 @@ class Engine:
         """Whether it repairs without a mask."""
         return self._find is not None
 
-    def inpaint(self, image: Bytes, mask: Bytes) -> Bytes:
+    def inpaint(self, image: Bytes, mask: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         """Repair uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1."""
         self.on_batch(1)
         return self._inpaint(image, mask)
 
-    def find(self, image: Bytes) -> Bytes:
+    def find(self, image: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         """Where uint8 ``H,W,3`` is damaged: uint8 ``H,W`` of 0 and 1. Blind ones only."""
         assert self._find is not None
         return self._find(image)

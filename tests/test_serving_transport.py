@@ -146,7 +146,7 @@ def test_a_text_where_a_file_belongs_makes_no_connection(server: Server) -> None
         trap.settimeout(0.5)
         url = f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"
         for request in ({"files": {"image": (None, url)}}, {"json": {"image": url}}, {"data": {"image": url}}):
-            assert httpx.post(server.url + "/inpaint", **request).status_code in (415, 422)  # type: ignore[arg-type]
+            assert httpx.post(server.url + "/inpaint", **request).status_code in (415, 422)
         with pytest.raises(TimeoutError):
             trap.accept()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from anyio import to_thread
 from starlette.applications import Starlette
@@ -20,13 +23,14 @@ from serving.auth import Keys
 from serving.bodies import read_asked
 from serving.metrics import Metrics
 from serving.models import Models, Served
-from serving.observing import RECORD, Observed, Record
+from serving.observing import RECORD, Observed, Record, given_up_with_client
 from serving.openapi import describe_api
 from serving.page import routes as page_routes
 from serving.problems import Problem, problem_response
 from serving.repair import open_files, repair
 from serving.settings import ServingSettings
 
+Result = TypeVar("Result")
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _EXPOSED = [
     "Server-Timing",
@@ -91,11 +95,11 @@ async def inpaint(request: Request) -> Response:
     with record.stage("decode"):
         opened = await to_thread.run_sync(open_files, asked, parts.settings.max_pixels)
     parts.metrics.megapixels.observe(opened.pixels / 1e6)
-    with parts.models.use() as served:
+    with parts.models.use() as served, given_up_with_client(request.receive, record):
         async with AsyncExitStack() as slot:
             with record.stage("queue"):
                 await slot.enter_async_context(parts.admission.slot(opened.pixels))
-            repaired = await to_thread.run_sync(repair, opened, served, record)
+            repaired = await _to_its_end(to_thread.run_sync(repair, opened, served, record))
         return answer_repair(repaired, record, request.headers)
 
 
@@ -151,6 +155,16 @@ def _refuse_busy(request: Request, busy: Exception) -> Response:
 
 def _refuse_late(request: Request, overdue: Exception) -> Response:
     return _refuse(request, Problem(504, "The repair did not begin in time; try again, or send a smaller picture."))
+
+
+async def _to_its_end(work: Awaitable[Result]) -> Result:
+    """Await work in a thread, to its end even when nobody waits any more: it keeps what it runs in until then."""
+    future = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait({future})
+        raise
 
 
 def _parts(request: Request) -> Parts:

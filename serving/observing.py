@@ -21,6 +21,9 @@ from serving.problems import Problem, problem_response
 RECORD = "kintsugi_record"
 """Where a request's record is found in its state."""
 
+CLIENT_GONE = 499
+"""The status, in log and metrics, of requests whose client did not wait for the answer."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOG = logging.getLogger("kintsugi")
 
@@ -38,6 +41,12 @@ class Record:
     stages: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    given_up: bool = False
+    """The deadline passed, or the client is gone: nobody waits for the answer any more."""
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return not self.given_up
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -73,15 +82,17 @@ class Observed:
             self._report(scope, record)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, record: Record) -> None:
-        late = False
-
         async def send_in_time(message: Message) -> None:
-            if not late:
+            if record.wanted():
                 await send(message)
 
         task = asyncio.ensure_future(self._app(scope, receive, send_in_time))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, whoever waits for it
         try:
             await asyncio.wait({task}, timeout=self._timeout)
+            if record.given_up:
+                record.status = record.status or CLIENT_GONE
+                return
             if record.status or task.done():
                 await task
                 return
@@ -94,8 +105,8 @@ class Observed:
         except BaseException:
             task.cancel()
             raise
-        late = True
-        task.cancel()  # what a thread computes goes on to its end and holds its slot until then
+        record.given_up = True
+        task.cancel()  # what a thread computes goes on to its next tile, and holds its slot until then
         detail = f"The request was not answered within {self._timeout:g} s; send a smaller picture, or try again."
         await problem_response(Problem(504, detail), record.request_id)(scope, receive, send)
 
@@ -149,3 +160,23 @@ def _completed(send: Send, record: Record) -> Send:
         await send(message)
 
     return complete
+
+
+@contextmanager
+def given_up_with_client(receive: Receive, record: Record) -> Iterator[None]:
+    """Cancel the task that this is called in as soon as the client is gone; the request has to be read whole before."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if record.wanted():
+            record.given_up = True
+            task.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()

@@ -78,11 +78,11 @@ def repair(opened: Opened, served: Served, record: Record) -> Repair:
         picture, given = _decode(opened)
         record.facts |= {"width": picture.pixels.shape[1], "height": picture.pixels.shape[0]}
     with record.stage("repair"):
-        hole = _hole(picture, given, served)
+        hole = _hole(picture, given, served, record)
         used = grow(hole.mask, options.grow_mask)
         record.facts |= {"mask_source": hole.source, "format": options.format}
         if options.output == "image":
-            repaired = _repaired(picture, hole, used, options)
+            repaired = _repaired(picture, hole, used, options, record)
     with record.stage("encode"):
         if options.output == "mask":
             return Repair(encode_mask(used), "image/png", used, hole.source, hole.engine, only_mask=True)
@@ -113,7 +113,7 @@ def _decode(opened: Opened) -> tuple[Picture, Bytes | None]:
         raise picture_problem(name, error) from None
 
 
-def _hole(picture: Picture, given: Bytes | None, served: Served) -> Hole:
+def _hole(picture: Picture, given: Bytes | None, served: Served, record: Record) -> Hole:
     """The mask that was sent; else what is transparent; else what a blind model finds."""
     if given is not None:
         return Hole(given, "given", served.model)
@@ -122,14 +122,14 @@ def _hole(picture: Picture, given: Bytes | None, served: Served) -> Hole:
     if served.finder is None:
         advice = "Send a mask, white where to repair, or make the damage transparent"
         raise Problem(422, f"{advice}; the model served here cannot find it by itself.")
-    return Hole(served.finder.find(picture.pixels), "found", served.finder)
+    return Hole(served.finder.find(picture.pixels, record.wanted), "found", served.finder)
 
 
-def _repaired(picture: Picture, hole: Hole, used: Bytes, options: Options) -> Bytes:
+def _repaired(picture: Picture, hole: Hole, used: Bytes, options: Options, record: Record) -> Bytes:
     if not used.any():  # no damage was found
         return picture.pixels
     if used.all():
         error = MaskError("the hole covers the whole picture, so there is nothing to repair it from; leave some of it")
         raise picture_problem("mask", error)
-    filled = hole.engine.inpaint(picture.pixels, used)
+    filled = hole.engine.inpaint(picture.pixels, used, record.wanted)
     return blend(picture.pixels, filled, hole.mask, options.grow_mask, options.feather)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,23 @@ def _planes(name: str, channels: int) -> Any:
 class FlatEngine(Engine):
     """Takes pure red for damage, and repairs with the mean of what is known."""
 
-    def __init__(self, version: str = "blind") -> None:
-        super().__init__(self.mend, {"name": "flat", "version": version, "digest": "f" * 64, "run_id": "r"}, self.red)
+    blind = True
 
-    def mend(self, image: Bytes, mask: Bytes) -> Bytes:
+    def __init__(self) -> None:
+        self.provenance = {"name": "flat", "version": "blind", "digest": "f" * 64, "run_id": "r"}
+        self.description = {"runtime": "numpy", "precision": "uint8", "threads": 1}
+        self.on_batch = lambda size: None
+
+    def inpaint(self, image: Bytes, mask: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         mean = image[mask == 0].mean(axis=0).astype(np.uint8)
         return np.where(mask[..., None] == 1, mean, image).astype(np.uint8)
 
-    def red(self, image: Bytes) -> Bytes:
+    def find(self, image: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         red: Bytes = np.all(image == [255, 0, 0], axis=2).astype(np.uint8)
         return red
+
+    def close(self) -> None:
+        pass
 
 
 def make_parts(bundled: Path, *, blind: bool = False, **settings: Any) -> Parts:

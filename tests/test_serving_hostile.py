@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import json
 import pickle
 import random
 import struct
+import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -337,4 +340,47 @@ def test_a_full_queue_and_deadlines_are_problems_too(folder: Path, monkeypatch: 
         monkeypatch.undo()
         monkeypatch.setattr(serving_app, "repair", lambda *args: time.sleep(0.6))
         refused(post(client, PICTURE, HOLE), 504, "not answered within 0.3 s")
-    assert parts.admission.running == 0
+        assert parts.admission.running == 1  # the thread goes on
+        while parts.admission.running:
+            time.sleep(0.01)
+
+
+def test_the_repair_ends_with_the_client_that_wanted_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = make_parts(folder)
+    app = serving_app.build_app(parts)
+    body = json.dumps({n: base64.b64encode(c).decode() for n, c in (("image", PICTURE), ("mask", HOLE))}).encode()
+    begun, ended, sent = threading.Event(), threading.Event(), []
+
+    def slow(image: Bytes, mask: Bytes, wanted: Callable[[], bool]) -> Bytes:
+        begun.set()
+        while wanted():
+            time.sleep(0.01)
+        ended.set()
+        return image
+
+    monkeypatch.setattr(parts.models.current.model, "inpaint", slow)
+    scope = {
+        "type": "http", "method": "POST", "path": "/inpaint", "query_string": b"", "app": app,
+        "headers": [(b"content-type", b"application/json")],
+    }  # fmt: skip
+
+    async def ask() -> None:
+        messages: list[dict[str, object]] = [{"type": "http.request", "body": body}]
+
+        async def receive() -> dict[str, object]:
+            if messages:
+                return messages.pop()
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        await asyncio.wait_for(app(scope, receive, send), 20)  # type: ignore[arg-type]
+        while parts.admission.running:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(ask())
+    assert not sent and ended.is_set()
+    assert b'kintsugi_requests_total{path="/inpaint",status="499"} 1.0' in parts.metrics.render()

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from components.inpainting.images import decode_image, encode_png
-from components.verify import free_port
 from tests.served import white, write_model
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -43,6 +42,12 @@ class Server:
     def lines(self) -> list[dict[str, object]]:
         """Its log, but for what BentoML's own processes say before the service starts."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +151,7 @@ def test_a_text_where_a_file_belongs_makes_no_connection(server: Server) -> None
         trap.settimeout(0.5)
         url = f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"
         for request in ({"files": {"image": (None, url)}}, {"json": {"image": url}}, {"data": {"image": url}}):
-            assert httpx.post(server.url + "/inpaint", **request).status_code in (415, 422)  # type: ignore[arg-type]
+            assert httpx.post(server.url + "/inpaint", **request).status_code in (415, 422)
         with pytest.raises(TimeoutError):
             trap.accept()
 

@@ -224,3 +224,24 @@ def test_the_run_executed_the_compiled_file(runs: Runs, state: Path, tmp_path: P
     assert executed.read_text() == compiled.read_text()
     spec = next(yaml.safe_load_all(compiled.read_text()))
     assert "train_steps (default 1000): optimiser steps" in spec["pipelineInfo"]["description"]
+
+
+def test_a_running_server_takes_the_next_champion(
+    server: tuple[str, int], state: Path, pair: tuple[Path, Path]
+) -> None:
+    """The last test of the file, for it makes history: the same export as a second version."""
+    url, settings = server[0], Settings(home=state)
+    before = httpx.get(f"{url}/model").json()["served_since"]
+    registry = Registry(settings, "kintsugi")
+    champion = registry.champion()
+    assert champion is not None
+    second = registry.register(champion.run_id, champion.tags | {"digest": "e" * 64})
+    registry.promote(second.number, champion.number)
+    files = {name: path.read_bytes() for name, path in zip(("image", "mask"), pair, strict=True)}
+    deadline = time.monotonic() + 120
+    while httpx.get(f"{url}/model").json()["served_since"] == before:
+        assert time.monotonic() < deadline
+        assert httpx.post(f"{url}/inpaint", files=files, timeout=60).status_code == 200
+    assert httpx.get(f"{url}/model").json()["last_refused"] is None
+    (models,) = (state / "models" / "kintsugi").glob(f"kintsugi-v{second.number}-*")
+    assert json.loads((models.parent / "current.json").read_text())["model"] == models.name

@@ -7,7 +7,7 @@ from components.inpainting.images import ROUNDING
 MIN_AGREEMENT = 0.999
 """Share of a picture's pixels of which two computations of a blind model must say the same: damaged, or not."""
 COARSE_SSIM = 0.999
-"""Of two repairs of one picture without a mask, where the found holes may differ by single pixels."""
+"""Of two repairs without a mask, where the found holes may differ by single pixels, and of what networks answer raw."""
 _FINE_SSIM = 0.9999
 
 

@@ -15,6 +15,7 @@ from components.inpainting.tiling import (
     CELL,
     LARGE,
     REACH,
+    Cells,
     Tile,
     cells_of,
     cover_all,
@@ -77,7 +78,7 @@ def _repair(picture: Bytes, holes: Bytes, wanted: Bytes, fill: Fill, stride: int
 
 
 def _fill_deep(
-    picture: Bytes, holes: Bytes, wanted: Bytes, deep: Bytes, fill: Fill, stride: int, run: Map
+    picture: Bytes, holes: Bytes, wanted: Bytes, deep: Cells, fill: Fill, stride: int, run: Map
 ) -> tuple[Bytes, Bytes]:
     """Coarse to fine: fill the ``deep`` cells of the holes, which no tile sees across, from a copy of half the size.
 
@@ -103,7 +104,7 @@ def _cells(span: slice) -> slice:
     return slice(span.start // CELL, -(-span.stop // CELL))
 
 
-def _pixels(cells: Bytes, tile: Tile) -> Bytes:
+def _pixels(cells: Cells, tile: Tile) -> Cells:
     """The cells around a tile as its pixels."""
     spread = cells.repeat(CELL, axis=0).repeat(CELL, axis=1)
     above, before = tile.rows.start % CELL, tile.columns.start % CELL

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from anyio import CapacityLimiter
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -15,6 +14,7 @@ from components.inpainting.export import export_onnx
 from components.inpainting.images import Bytes, decode_image, encode_png
 from components.inpainting.inpainter import wrap_generator
 from components.inpainting.networks.residual_unet import ResidualUNet
+from serving.admission import Admission
 from serving.engine import Engine
 from serving.service import app
 
@@ -36,7 +36,7 @@ def client(generator: ResidualUNet, tmp_path_factory: pytest.TempPathFactory) ->
     export_onnx(generator, folder / "generator.onnx")
     provenance = {"version": "3", "digest": "d" * 64, "run_id": "r", "stride": generator.stride}
     (folder / "provenance.json").write_text(json.dumps(provenance))
-    app.state.engine, app.state.limiter = Engine.open(folder), CapacityLimiter(1)
+    app.state.engine, app.state.admission = Engine.open(folder), Admission()
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

@@ -48,7 +48,7 @@ def test_who_waits_too_long_or_leaves_gives_its_place_back() -> None:
         async with admission.slot(1):
             with pytest.raises(Overdue):
                 await admission.slot(1).__aenter__()
-            left = asyncio.create_task(admission.slot(1).__aenter__())  # type: ignore[arg-type]
+            left = asyncio.create_task(admission.slot(1).__aenter__())
             await asyncio.sleep(0)
             left.cancel()
             await asyncio.gather(left, return_exceptions=True)
@@ -65,7 +65,7 @@ def test_a_slot_that_comes_while_its_request_leaves_is_not_lost() -> None:
         admission = Admission(concurrent=1, queue=1)
         holder = admission.slot(1)
         await holder.__aenter__()
-        waiting = asyncio.create_task(admission.slot(1).__aenter__())  # type: ignore[arg-type]
+        waiting = asyncio.create_task(admission.slot(1).__aenter__())
         await asyncio.sleep(0)
         await holder.__aexit__(None, None, None)
         waiting.cancel()

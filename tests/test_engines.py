@@ -77,7 +77,8 @@ def test_many_threads_share_an_engine(generator, exported: Path, cases: list[Cas
 
 
 def test_a_repair_that_nobody_waits_for_ends_at_the_next_tile(generator, exported: Path, cases: list[Case]) -> None:
-    engine, tiles = open_engine(exported, generator.stride, EngineChoice()), []
+    engine = open_engine(exported, generator.stride, EngineChoice())
+    tiles: list[int] = []
     engine.on_tile = tiles.append
     with pytest.raises(Abandoned):
         engine.inpaint(cases[1].image, cases[1].mask, lambda: False)

@@ -129,7 +129,7 @@ def _halve(picture: Bytes, holes: Bytes) -> tuple[Bytes, Bytes]:
 
 def _blocks(picture: Bytes) -> Bytes:
     """``H,W,...`` as ``H/2,2,W/2,2,...``, the last row and column repeated where they are odd."""
-    below, beside = (side % 2 for side in picture.shape[:2])
+    below, beside = picture.shape[0] % 2, picture.shape[1] % 2
     padded = np.pad(picture, ((0, below), (0, beside), *((0, 0),) * (picture.ndim - 2)), mode="edge")
     height, width = padded.shape[:2]
     return padded.reshape(height // 2, 2, width // 2, 2, *picture.shape[2:])

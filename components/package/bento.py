@@ -12,12 +12,26 @@ from typing import Any
 import components
 
 BENTO_FILE = "kintsugi.bento"
-_PINNED = ("bentoml", "httptools", "numpy", "onnxruntime", "pillow", "pydantic", "python-multipart", "uvloop")
+_PINNED = (
+    "bentoml",
+    "httptools",
+    "isal",
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "pydantic",
+    "python-multipart",
+    "uvloop",
+)
 _MODULES = (
     "components/__init__.py",
     "components/inpainting/__init__.py",
+    "components/inpainting/engines.py",
     "components/inpainting/images.py",
     "components/inpainting/inpainter.py",
+    "components/inpainting/png.py",
+    "components/inpainting/repairing.py",
     "components/inpainting/tiling.py",
 )
 

@@ -58,7 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count, since uvicorn takes any amount of headers."""
+        """Count from the second piece of a request on, since uvicorn takes any amount of headers."""
         self._received += len(data)
         super().data_received(data)
         if self._in_headers and self._begun is not None and self._received > MAX_HEADER_BYTES:

@@ -181,7 +181,7 @@ def pick_engine(
 def _race(
     choices: Sequence[EngineChoice], path: Path, stride: int, cases: Sequence[Case], blind: bool
 ) -> dict[EngineChoice, float]:
-    """Seconds for all cases, the best of some rounds, of those choices that are possible here and repair as expected."""
+    """Seconds for all cases, the best of some rounds, of the choices that are possible here and repair as expected."""
     seconds = {}
     for choice in choices:
         if choice.available() == choice:

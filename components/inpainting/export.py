@@ -20,7 +20,8 @@ ENGINE = "generator.onnx"
 def export_onnx(generator: Generator, path: Path) -> None:
     """Write ``generator`` as ONNX with inputs ``image`` (N,3,H,W) and ``mask`` (N,1,H,W), output ``repair``.
 
-    A blind one has a second output, ``likely`` (N,1,H,W): how likely each pixel of the image is damaged. Height and width may be any multiples of the generator's stride.
+    A blind one has a second output, ``likely`` (N,1,H,W): how likely each pixel of the image is damaged.
+    Height and width may be any multiples of the generator's stride.
     """
     generator = generator.cpu().eval()
     batch, rows, columns = (torch.export.Dim(name, min=1, max=1024) for name in ("batch", "rows", "columns"))

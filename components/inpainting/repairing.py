@@ -15,6 +15,7 @@ from components.inpainting.tiling import (
     CELL,
     LARGE,
     REACH,
+    Cells,
     Tile,
     cells_of,
     cover_all,
@@ -77,7 +78,7 @@ def _repair(picture: Bytes, holes: Bytes, wanted: Bytes, fill: Fill, stride: int
 
 
 def _fill_deep(
-    picture: Bytes, holes: Bytes, wanted: Bytes, deep: Bytes, fill: Fill, stride: int, run: Map
+    picture: Bytes, holes: Bytes, wanted: Bytes, deep: Cells, fill: Fill, stride: int, run: Map
 ) -> tuple[Bytes, Bytes]:
     """Coarse to fine: fill the ``deep`` cells of the holes, which no tile sees across, from a copy of half the size.
 
@@ -103,7 +104,7 @@ def _cells(span: slice) -> slice:
     return slice(span.start // CELL, -(-span.stop // CELL))
 
 
-def _pixels(cells: Bytes, tile: Tile) -> Bytes:
+def _pixels(cells: Cells, tile: Tile) -> Cells:
     """The cells around a tile as its pixels."""
     spread = cells.repeat(CELL, axis=0).repeat(CELL, axis=1)
     above, before = tile.rows.start % CELL, tile.columns.start % CELL
@@ -128,7 +129,7 @@ def _halve(picture: Bytes, holes: Bytes) -> tuple[Bytes, Bytes]:
 
 def _blocks(picture: Bytes) -> Bytes:
     """``H,W,...`` as ``H/2,2,W/2,2,...``, the last row and column repeated where they are odd."""
-    below, beside = (side % 2 for side in picture.shape[:2])
+    below, beside = picture.shape[0] % 2, picture.shape[1] % 2
     padded = np.pad(picture, ((0, below), (0, beside), *((0, 0),) * (picture.ndim - 2)), mode="edge")
     height, width = padded.shape[:2]
     return padded.reshape(height // 2, 2, width // 2, 2, *picture.shape[2:])

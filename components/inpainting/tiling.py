@@ -1,4 +1,4 @@
-"""Which windows of a picture a network of limited reach has to see, so that every hole is repaired and no more is computed.
+"""Which windows of a picture a network of limited reach has to see, so that every hole is repaired, and little else.
 
 Needs numpy alone. Plans are made on a grid of cells of ``CELL`` pixels: a tile is a square window, its core the part
 of it that it repairs for good, its margin the known surroundings that it shows to the network, blended with its
@@ -19,7 +19,7 @@ from components.inpainting.images import Bytes
 CELL = 8
 """Pixels of a side of a cell."""
 
-_OVERHEAD = 128  # cells; many small operations take their time on the smallest tile too
+_OVERHEAD = 64  # cells; many small operations take their time on the smallest tile too
 
 Cells = npt.NDArray[np.bool_]
 _Points = npt.NDArray[np.intp]
@@ -85,7 +85,8 @@ def cells_of(mask: Bytes, which: str) -> Cells:
     eights = bits.view(np.uint64)  # eight pixels beside each other at once
     reduce = np.bitwise_and if filler else np.bitwise_or
     rows = reduce.reduceat(eights, np.arange(0, height, CELL), axis=0)
-    return rows == np.uint64(0x0101010101010101) if filler else rows != 0
+    cells: Cells = rows == np.uint64(0x0101010101010101) if filler else rows != 0
+    return cells
 
 
 def grow(cells: Cells, radius: int) -> Cells:
@@ -119,7 +120,7 @@ def _ramp(span: slice, margin: int, length: int) -> Bytes:
 def _windows(cells: Cells, side: int) -> Cells:
     """For every square of ``side`` cells whether all of it is set."""
     for axis in (0, 1):
-        cells = np.lib.stride_tricks.sliding_window_view(cells, side, axis=axis).all(axis=-1)
+        cells = np.asarray(np.lib.stride_tricks.sliding_window_view(cells, side, axis=axis).all(axis=-1))
     return cells
 
 

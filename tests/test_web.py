@@ -91,7 +91,14 @@ def seen(page: Page, place: Place) -> list[int]:
     """The colour that the screen shows at a place."""
     x, y = place
     shot = page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
-    return decode_image(shot)[0, 0].tolist()
+    return [int(value) for value in decode_image(shot)[0, 0]]
+
+
+def around(picture: Bytes, place: Place) -> list[list[int]]:
+    """The colours of the pixels around a place; on the border of two the browser may show either."""
+    column, row = (int(value) for value in place)
+    colours: list[list[int]] = picture[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3).tolist()
+    return colours
 
 
 def places(page: Page, *shares: Place) -> list[Place]:
@@ -212,7 +219,7 @@ def test_eraser_undo_redo_and_clear(page: Page, site: Site) -> None:
     for _ in range(3):
         page.keyboard.press("[")
     both = painted.copy()
-    segment(both, *points, brush_size(page), value=0)
+    segment(both, points[0], points[1], brush_size(page), value=0)
     assert np.array_equal(erased, both)
     page.keyboard.press("Control+z")
     repair(page)
@@ -250,21 +257,20 @@ def test_the_repair_appears_and_can_be_compared_and_downloaded(page: Page, pictu
         page.click("#download")
     assert download.value.suggested_filename == "picture-mended.png"
     repaired = decode_image(download.value.path().read_bytes())
-    after = repaired[int(hole[1]), int(hole[0])].tolist()
-    before = picture[int(hole[1]), int(hole[0])].tolist()
-    assert after != before
+    before, after = around(picture, hole), around(repaired, hole)
+    assert not any(colour in before for colour in after)
     page.focus("#slider")
     page.keyboard.press("Home")
     page.wait_for_timeout(100)
-    assert seen(page, path[1]) == after
+    assert seen(page, path[1]) in after
     page.keyboard.press("End")
     page.wait_for_timeout(100)
-    assert seen(page, path[1]) == before
+    assert seen(page, path[1]) in before
     page.keyboard.press("c")
     page.wait_for_timeout(100)
     gold = seen(page, path[1])
     assert gold[0] > gold[1] > gold[2]
-    assert gold not in (before, after)
+    assert gold not in before + after
 
 
 def test_masks_are_saved_and_loaded(page: Page, site: Site) -> None:

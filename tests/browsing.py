@@ -5,19 +5,31 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components.inpainting.images import Bytes, decode_mask
+from components.inpainting.images import Bytes, decode_image, decode_mask
+
+Place = tuple[float, float]
+SHARES = ((0.4, 0.3), (0.45, 0.5), (0.6, 0.45), (0.5, 0.62))
+"""A stroke, in shares of the stage's width and height."""
+
+
+class Open(Protocol):
+    """Open the page in a browser context of its own, see ``open_page``."""
+
+    def __call__(self, **context: object) -> AbstractContextManager[Page]: ...
 
 
 @dataclass
@@ -89,6 +101,82 @@ def segment(mask: Bytes, start: tuple[float, float], end: tuple[float, float], s
     along = np.clip(((columns - ax) * (bx - ax) + (rows - ay) * (by - ay)) / max(length, 1e-12), 0, 1)
     near = np.hypot(columns - ax - along * (bx - ax), rows - ay - along * (by - ay)) <= size / 2
     mask[near] = value
+
+
+def load(page: Page, content: bytes, name: str = "picture.png") -> None:
+    page.set_input_files("#picture-file", {"name": name, "mimeType": "image/png", "buffer": content})
+    expect(page.locator("#facts")).to_contain_text(name)
+
+
+def to_picture(page: Page, place: Place) -> Place:
+    """Where in the picture a place of the window is, as the page says it is drawn."""
+    x, y, view = page.evaluate(
+        "() => { const b = stage.getBoundingClientRect(); return [b.left, b.top, {...stage.dataset}] }"
+    )
+    left, top, scale = (float(view[name]) for name in ("left", "top", "scale"))
+    return (place[0] - x - left) / scale, (place[1] - y - top) / scale
+
+
+def seen(page: Page, place: Place) -> list[int]:
+    """The colour that the screen shows at a place."""
+    x, y = place
+    shot = page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
+    return [int(value) for value in decode_image(shot)[0, 0]]
+
+
+def around(picture: Bytes, place: Place) -> list[list[int]]:
+    """The colours of the pixels around a place; on the border of two the browser may show either."""
+    column, row = (int(value) for value in place)
+    colours: list[list[int]] = picture[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3).tolist()
+    return colours
+
+
+def places(page: Page, *shares: Place) -> list[Place]:
+    """Places of the window at shares of the stage's width and height."""
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    return [(round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])) for x, y in shares]
+
+
+def mouse(page: Page, path: Sequence[Place]) -> None:
+    page.mouse.move(*path[0])
+    page.mouse.down()
+    for place in path[1:]:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def pen(page: Page, path: Sequence[Place]) -> None:
+    send = partial(page.context.new_cdp_session(page).send, "Input.dispatchMouseEvent")
+    kinds = ["mousePressed"] + ["mouseMoved"] * (len(path) - 1) + ["mouseReleased"]
+    for kind, (x, y) in zip(kinds, [*path, path[-1]], strict=True):
+        send({"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen"})
+
+
+def touch(page: Page, *paths: Sequence[Place]) -> None:
+    """One finger for each path, all together."""
+    send = partial(page.context.new_cdp_session(page).send, "Input.dispatchTouchEvent")
+    for number, fingers in enumerate(zip(*paths, strict=True)):
+        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(fingers)]
+        send({"type": "touchMove" if number else "touchStart", "touchPoints": points})
+    send({"type": "touchEnd", "touchPoints": []})
+
+
+def brush_size(page: Page) -> int:
+    return int(page.inner_text("#size-text").removesuffix(" px"))
+
+
+def repair(page: Page) -> None:
+    page.click("#repair")
+    expect(page.locator("#status")).to_contain_text("Repaired", timeout=30_000)
+
+
+def expected_mask(page: Page, path: Sequence[Place], size: tuple[int, int] = (200, 240)) -> Bytes:
+    mask = np.zeros(size, np.uint8)
+    points = [to_picture(page, place) for place in path]
+    for start, end in zip(points, points[1:] or points, strict=False):
+        segment(mask, start, end, brush_size(page))
+    return mask
 
 
 def _recording(app: ASGIApp, site: Site) -> ASGIApp:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from components.config import DataConfig, PipelineConfig, Settings
-from components.inpainting.images import Bytes
+from components.inpainting.images import Bytes, encode_png
 from components.prepare import prepare_here
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.browsing import Open, Site
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -73,6 +81,69 @@ def many(tmp_path: Path, photographs: list[Bytes]) -> Path:
         cut = Image.fromarray(photo[top : top + 70, left : left + 80])
         cut.save(folder / f"{number:03}.{'png' if number % 3 else 'jpg'}", quality=95)
     return tmp_path / "many"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, closed with the module, for its event loop stands in the way of others."""
+    from tests.browsing import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def small_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of a Bento with a small untrained generator, which fills as the biharmonic method does."""
+    from components.inpainting.export import export_onnx
+    from components.inpainting.networks.residual_unet import ResidualUNet
+
+    folder = tmp_path_factory.mktemp("model")
+    generator = ResidualUNet(widths=(8, 16), num_blocks=1, dilations=(1, 2), fill_levels=2, fill_iterations=2)
+    export_onnx(generator, folder / "generator.onnx")
+    provenance = {"name": "kintsugi", "version": "3", "digest": "d" * 64, "run_id": "r", "stride": generator.stride}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(browser: Browser, small_engine: Path) -> Iterator[Site]:
+    """The service with its page on a free port; depends on ``browser`` so that it skips first."""
+    from anyio import CapacityLimiter
+
+    from serving.engine import Engine
+    from serving.service import app
+    from tests.browsing import serve
+
+    app.state.engine, app.state.limiter = Engine.open(small_engine), CapacityLimiter(1)
+    with serve(app) as site:
+        yield site
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Open:
+    """Open the page with a browser context's options."""
+    from tests.browsing import open_page
+
+    return partial(open_page, browser, site)
+
+
+@pytest.fixture
+def page(visit: Open, picture: Bytes) -> Iterator[Page]:
+    """The page with ``picture`` opened."""
+    from tests.browsing import load
+
+    with visit() as page:
+        load(page, encode_png(picture))
+        yield page
+
+
+@pytest.fixture
+def picture() -> Bytes:
+    """200 by 240 pixels; red says which column a pixel is in, green which row, and blue is noise."""
+    rows, columns = np.mgrid[:200, :240].astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, rows.shape, dtype=np.uint8)
+    return np.stack([columns, rows, noise], axis=-1)
 
 
 Kintsugi = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,8 +113,11 @@ def test_the_whole_pipeline_runs_in_containers(run: Path, folder: Path) -> None:
 
 @pytest.fixture
 def endpoint(images: dict[str, str], run: Path, folder: Path) -> Iterator[str]:
-    """The address of a container that serves the model which the run packaged."""
-    _lay_out_models(run / "package" / "bento" / "kintsugi.bento", folder / "models")
+    """The address of a container that serves the champion, which a follower in another container fetched."""
+    _docker(
+        "run", "--rm", "--read-only", "--tmpfs=/tmp:mode=1777", f"--user={UID}", f"--volume={folder / 'state'}:/tmp/kintsugi",
+        f"--volume={folder / 'models'}:/models", images["cpu"], "kintsugi", "follow", "--once", "--output=/models",
+    )  # fmt: skip
     port = free_port()
     container = _docker(
         "run", "--detach", "--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL",
@@ -159,19 +161,6 @@ def _arguments(pipeline: Path) -> dict[str, Any]:
     if "run_overrides" in fields:
         shown["run_overrides"] = ", ".join(f"{k}={v}" for k, v in PARAMETERS.items() if k not in fields)
     return shown
-
-
-def _lay_out_models(bento: Path, models: Path) -> None:
-    """Put a Bento's model where a follower would."""
-    with tarfile.open(bento) as archive:
-        for member in archive.getmembers():
-            name = Path(member.name)
-            if member.isfile() and name.parent.name == "model":
-                (models / "v1").mkdir(exist_ok=True)
-                content = archive.extractfile(member)
-                assert content
-                (models / "v1" / name.name).write_bytes(content.read())
-    (models / "current.json").write_text(json.dumps({"model": "v1", "blind": ""}))
 
 
 def _await(url: str, container: str, seconds: float = 90) -> None:

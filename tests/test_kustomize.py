@@ -134,7 +134,9 @@ def test_the_follower_fills_the_folder_that_the_server_reads(overlay: str) -> No
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in server["volumeMounts"]
     assert {"name": "models", "mountPath": "/models"} in follower["volumeMounts"]
     assert {"name": "KINTSUGI_MODELS", "value": "/models"} in server["env"]
-    assert "/models" in follower["command"]
+    assert follower["command"] == ["kintsugi", "follow", "--output", "/models"]
+    assert follower["restartPolicy"] == "Always"
+    assert "current.json" in follower["startupProbe"]["exec"]["command"][-1]
 
 
 @every_overlay

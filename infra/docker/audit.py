@@ -23,16 +23,16 @@ UNLISTED = {"torch"}
 
 def bill_of_materials() -> None:
     """Write ``sbom.json``."""
-    command = [TOOLS / "cyclonedx-py", "environment", "--output-reproducible", "--output-file", TARGET / "sbom.json"]
-    subprocess.run([*command, ENVIRONMENT / "bin" / "python"], check=True)
+    command = [TOOLS / "cyclonedx-py", "environment", ENVIRONMENT / "bin" / "python"]
+    subprocess.run([*map(str, command), "--output-reproducible", "--output-file", f"{TARGET}/sbom.json"], check=True)
 
 
 def vulnerabilities() -> list[dict[str, Any]]:
     """Ask pip-audit's service; returns a row for each package. Raises ``SystemExit`` where it does not answer."""
     output = TARGET / "vulnerabilities.json"
     environment = os.environ | ({"REQUESTS_CA_BUNDLE": str(AUTHORITIES)} if AUTHORITIES.exists() else {})
-    command = [TOOLS / "pip-audit", "--path", ENVIRONMENT / "lib" / "python3.11" / "site-packages"]
-    options = ["--desc", "off", "--progress-spinner", "off", "--format", "json", "--output", output]
+    command = [f"{TOOLS}/pip-audit", "--path", f"{ENVIRONMENT}/lib/python3.11/site-packages"]
+    options = ["--desc", "off", "--progress-spinner", "off", "--format", "json", "--output", str(output)]
     subprocess.run([*command, *options], env=environment)
     if not output.exists():
         raise SystemExit("pip-audit did not finish; where it cannot reach its service, build with AUDIT=skip")

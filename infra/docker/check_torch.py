@@ -14,17 +14,17 @@ CUDNN_LIMIT = (9, 11)
 
 def main() -> None:
     """Raise ``SystemExit`` with a sentence for each thing that does not hold."""
-    wrong = []
+    wrong, flags = [], torch._C._cuda_getArchFlags() or ""  # get_arch_list() is empty where no card is
     if torch.version.cuda != "12.6":
         wrong.append(f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, not 12.6")
-    if missing := CAPABILITIES - set(torch._C._cuda_getArchFlags().split()):
+    if missing := CAPABILITIES - set(flags.split()):
         wrong.append(f"torch {torch.__version__} has no kernels for {', '.join(sorted(missing))}")
     cudnn = importlib.metadata.version("nvidia-cudnn-cu12")
     if tuple(map(int, cudnn.split(".")[:2])) >= CUDNN_LIMIT:
         wrong.append(f"cuDNN {cudnn} has no kernels for P100 and V100; hold it below 9.11")
     if wrong:
         raise SystemExit("; ".join(wrong))
-    print(f"torch {torch.__version__}, cuDNN {cudnn}: {torch._C._cuda_getArchFlags()}")
+    print(f"torch {torch.__version__}, cuDNN {cudnn}: {flags}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ DATA   ?=
 ARGS   ?=
 BENCH  ?= prepare training tracking
 
-.PHONY: help run test serve ui compile submit bench lint picture lock clean
+.PHONY: help run test serve ui compile submit bench lint picture lock parameters clean
 .DEFAULT_GOAL := help
 
 help:            ## say what the verbs do
@@ -23,10 +23,10 @@ serve: $(READY)  ## serve the champion on port 3000 (PORT=...)
 ui: $(READY)     ## open MLflow on the same state, port 5000 (PORT=...)
 	@$(BIN)/kintsugi ui $(if $(PORT),--port $(PORT)) $(ARGS)
 
-compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI
+compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI, and -compat for servers before 2.17 (ARGS="--image ...")
 	@$(BIN)/kintsugi compile $(ARGS)
 
-submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
+submit: $(READY) ## run on a Kubeflow server and follow it (ARGS="--host ... --image ...")
 	@$(BIN)/kintsugi submit --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
@@ -43,6 +43,9 @@ lint: $(READY)   ## style, types and who may import whom
 
 picture: $(READY) ## make the README's picture with the champion
 	@$(BIN)/python docs/make_picture.py
+
+parameters: $(READY) ## write docs/parameters.md anew
+	@$(BIN)/kintsugi parameters -o docs/parameters.md
 
 lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv, and torch's CPU build where it looks
 	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml | sed 's/+cpu//' > requirements.lock.new

@@ -12,7 +12,7 @@ REGISTRY ?= kintsugi
 TAG    ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TARGETS ?= cpu gpu serve
 
-.PHONY: help run test serve ui compile submit images push infra bench lint picture lock clean
+.PHONY: help run test serve ui compile submit images push infra bench lint picture lock parameters clean
 .DEFAULT_GOAL := help
 
 help:            ## say what the verbs do
@@ -27,10 +27,10 @@ serve: $(READY)  ## serve the champion on port 3000 (PORT=...)
 ui: $(READY)     ## open MLflow on the same state, port 5000 (PORT=...)
 	@$(BIN)/kintsugi ui $(if $(PORT),--port $(PORT)) $(ARGS)
 
-compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI
+compile: $(READY) ## write build/kintsugi.yaml for the Kubeflow UI, and -compat for servers before 2.17 (ARGS="--image ...")
 	@$(BIN)/kintsugi compile $(ARGS)
 
-submit: $(READY) ## start a run on a Kubeflow server (ARGS="--host ...")
+submit: $(READY) ## run on a Kubeflow server and follow it (ARGS="--host ... --image ...")
 	@$(BIN)/kintsugi submit --preset $(PRESET) $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 images: $(READY) ## build the container images (TARGETS="cpu gpu serve" REGISTRY=... TAG=... BASE=... AUDIT=... ARGS=...)
@@ -67,6 +67,9 @@ infra: $(TOOLS)/.ready ## look over the Dockerfile, the manifests, Terraform and
 
 picture: $(READY) ## make the README's picture with the champion
 	@$(BIN)/python docs/make_picture.py
+
+parameters: $(READY) ## write docs/parameters.md anew
+	@$(BIN)/kintsugi parameters -o docs/parameters.md
 
 lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv, and torch's CPU build where it looks
 	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml | sed 's/+cpu//' > requirements.lock.new

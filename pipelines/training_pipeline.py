@@ -52,14 +52,14 @@ def training_pipeline(
     planned = plan.outputs
 
     # A cluster fails loops inside an exit handler, and kfp takes nothing collected into one: these tell by themselves.
-    with dsl.ParallelFor(planned["Output"], name="shards") as order:
+    with dsl.ParallelFor(planned["Output"]) as order:
         read = furnish(steps.ingest(order=order, **run), run_volume)
     parts = dsl.Collected(read.outputs["part"])
     prepared = furnish(steps.prepare(config=planned["data"], parts=parts, **run), run_volume)
     dataset, card = prepared.outputs["dataset"], prepared.outputs["card"]
 
     told = furnish(steps.notify(**run)).set_caching_options(enable_caching=False)
-    with dsl.ExitHandler(told, name="train-and-decide"):
+    with dsl.ExitHandler(told):  # no name: servers look up a group whose end or parts are wanted by its own
         trained = furnish(
             steps.train(config=planned["train"], run_config=planned["run"], dataset=dataset, card=card), run_volume
         )

@@ -1,4 +1,4 @@
-"""Promotions at the same moment, and ones that die half-way."""
+"""Registrations and promotions at the same moment, and ones that die half-way."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from components.bentos import free_port
-from components.config import RunConfig, Settings, TrainConfig
+from components.config import RunConfig, ServeConfig, Settings, TrainConfig
 from components.inpainting.scores import Decision
 from components.manifest import Manifest
-from components.tracking import CHAMPION, PREVIOUS, Registry, RegistryError, start_run
+from components.promote import promote
+from components.tracking import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, start_run
 
 PROCESSES = 16
 
@@ -140,14 +141,54 @@ def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(
     }
 
 
+REGISTER = """
+import os, sys, time
+from pathlib import Path
+from components.config import Settings
+from components.tracking import Registry
+
+settings, processes = Settings(home=Path(sys.argv[1]), MLFLOW_TRACKING_URI=sys.argv[3]), int(sys.argv[2])
+at = time.monotonic() + 2
+for process in range(processes):
+    if not os.fork():
+        registry = Registry(settings, "mender")
+        time.sleep(max(0, at - time.monotonic()))
+        version = registry.register(sys.argv[4], {"digest": "same"}, "the same")
+        os.write(1, f"{version.number}\\n".encode())
+        os._exit(0)
+for _ in range(processes):
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_pods_of_one_step_that_register_at_once_make_one_version(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = request.getfixturevalue("postgres") if store == "postgres" else ""
+    settings = Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
+    registry = registered(settings)
+    run_id = registry.get("1").run_id
+    command = [sys.executable, "-c", REGISTER, str(settings.home), str(PROCESSES // 2), uri, run_id]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.split()
+    assert len(said) == PROCESSES // 2
+    (number,) = set(said)
+    equal = [version for version in registry.versions() if version.tags["digest"] == "same"]
+    assert [version.number for version in equal] == [number]
+    assert len(registry.versions()) == 4
+    assert registry.aliases()[CHALLENGER] == number
+
+
 class Crash(BaseException):
     """The process dies here."""
 
 
-@pytest.mark.parametrize("writes", range(12))
-def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
-    writes: int, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def survives(call: Callable[[], object], writes: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a call is done before it dies, which it does when it has written to MLflow so many times."""
     done = 0
 
     def dying(name: str) -> None:
@@ -162,16 +203,63 @@ def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
 
         monkeypatch.setattr(MlflowClient, name, wrapped)
 
-    with monkeypatch.context():
-        for name in ("create_registered_model", "create_model_version", "set_model_version_tag",
-                     "set_registered_model_alias", "delete_registered_model_alias"):  # fmt: skip
-            dying(name)
-        try:
-            registry.promote("2", "1")
-            completed = True
-        except Crash:
-            completed = False
-    monkeypatch.undo()
+    for name in ("create_registered_model", "create_model_version", "delete_model_version", "update_model_version",
+                 "set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias"):  # fmt: skip
+        dying(name)
+    try:
+        call()
+        return True
+    except Crash:
+        return False
+    finally:
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_registration_that_dies_between_two_writes_is_completed_by_the_next_call(
+    writes: int, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, tags = registry.get("1").run_id, {"digest": "new", "code": "1"}
+    twin = MlflowClient(settings.mlflow_uri)
+    source = str(twin.get_model_version("mender", "1").source)
+    for _ in range(2):  # of an earlier try, which died before it removed the second
+        twin.create_model_version("mender", source, run_id, tags={"digest": "new"})
+    completed = survives(lambda: registry.register(run_id, tags, "why"), writes, monkeypatch)
+    assert completed == (writes >= 5)  # twin removed, two tags, description, alias
+    version = registry.register(run_id, tags, "why")
+    assert (version.number, version.tags) == ("4", tags)
+    assert [found.number for found in registry.versions()] == ["4", "3", "2", "1"]
+    assert registry.aliases()[CHALLENGER] == "4"
+    assert twin.get_model_version("mender", "4").description == "why"
+
+
+def test_a_champion_that_is_registered_again_stays_what_it_is(registry: Registry) -> None:
+    one = registry.get("1")
+    again = registry.register(one.run_id, {"digest": "a", "code": "2"})
+    assert (again.number, again.tags["code"]) == ("1", "2")
+    assert registry.aliases() == {CHAMPION: "1", CHALLENGER: "3"}
+
+
+def test_the_step_refuses_where_the_champion_changed_since_the_gate_compared(
+    registry: Registry, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "decision.json").write_text(ADMITTED)  # compared with version 1
+    serve = ServeConfig(model_name="mender")
+    registry.promote("2", "1")
+    with pytest.raises(RegistryError, match="version 3 was compared with version 1, but by now version 2 is champion"):
+        promote(serve, "3", tmp_path, settings)
+    assert registry.aliases()[CHAMPION] == "2"
+    registry.rollback("1", "2")  # and back to the one that it was compared with
+    assert promote(serve, "3", tmp_path, settings) == "3"
+    assert [(entry.version, entry.replaced) for entry in registry.history()][-1] == ("3", "1")
+    assert registry.history()[-1].run == registry.get("3").run_id
+
+
+@pytest.mark.parametrize("writes", range(12))
+def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
+    writes: int, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed = survives(lambda: registry.promote("2", "1"), writes, monkeypatch)
     before = [entry.version for entry in registry.history()]
     assert before in (["1"], ["1", "2"])
     if before == ["1", "2"]:  # it is decided, so whoever comes next completes it, and whoever is late is told

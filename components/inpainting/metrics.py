@@ -100,7 +100,9 @@ def _mean_in_holes(errors: Scores, masks: Bytes) -> Scores:
 
 def _ssim_map(repairs: Bytes, truths: Bytes, device: torch.device | str = "cpu") -> Tensor:
     """SSIM of every 7x7 window of uint8 ``N,H,W,C``, float64 ``N,C,H-6,W-6``."""
-    planes = (torch.from_numpy(x.transpose(0, 3, 1, 2)).to(device, torch.float64) / 255 for x in (repairs, truths))
+    planes = (
+        torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(device, torch.float64) / 255 for x in (repairs, truths)
+    )
     return ssim_map_of_planes(*planes)
 
 

@@ -205,7 +205,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _realism_of_the_default(self) -> Self:
         if self.quality == "realism" and self.model != "residual_unet":
-            raise ValueError(f"train_quality = realism trains residual_unet, not {self.model}; leave out one of the two")
+            raise ValueError(f"train_quality = realism trains residual_unet, not {self.model}; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -111,7 +111,8 @@ def test_realism_trains_the_discriminator_on_whole_batches_in_pairs() -> None:
 def test_realism_learns_within_a_hundred_steps_to_tell_a_blur_and_to_sharpen_it() -> None:
     random = torch.Generator().manual_seed(0)
     loop = make_loop(quality="realism", adversarial_weight=0.2, steps=100)
-    assert loop.generator.fill is not None
+    fill = loop.generator.fill
+    assert fill is not None
 
     def batch() -> Batch:
         """Stripes of any direction and phase, whose fill is a blur."""
@@ -120,7 +121,7 @@ def test_realism_learns_within_a_hundred_steps_to_tell_a_blur_and_to_sharpen_it(
         truth = (1 + (1.5 * (angle.cos() * rows + angle.sin() * columns) + phase).sin()).expand(8, 3, 32, 32) / 2
         mask = torch.zeros(8, 1, 32, 32)
         mask[..., 10:22, 10:22] = 1
-        return Batch(truth, mask, loop.generator.fill(truth * (1 - mask), mask), mask)
+        return Batch(truth, mask, fill(truth * (1 - mask), mask), mask)
 
     def roughness(pictures: torch.Tensor) -> float:
         return pictures[..., 12:20, 12:20].diff(dim=3).square().mean().item()

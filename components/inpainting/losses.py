@@ -127,7 +127,7 @@ def feature_matching(fake: list[Tensor], real: list[Tensor], mask: Tensor) -> Te
 
 def _mean_over_holes(values: Tensor, mask: Tensor) -> Tensor:
     """The mean over each hole of a map ``N,1,h,w``, coarser than the mask ``N,1,H,W``, and over pictures."""
-    weights = F.adaptive_avg_pool2d(mask, values.shape[2:])
+    weights = F.adaptive_avg_pool2d(mask, (values.shape[2], values.shape[3]))
     means = (values * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3)).clamp(min=1e-6)
     return means.mean()
 

@@ -8,8 +8,9 @@ pictures. Holes are drawn here, by picture, from a seed that no training uses. P
 of the composited uint8 picture, SSIM scikit-image's, hole MSE on pixels in [-1, 1], as the paper has it. Sharpness
 is the repair's detail beside the truth's, diversity how much that varies from picture to picture beside the truths
 (1 is as much), texture the distance between the textures of repairs and truths (0 is alike): they show what tells
-a model trained for realism from one trained for fidelity. ``--picture FILE.png`` shows the first repairs. A blind model is not told where the holes are: it gets the
-pictures with the damage painted in, its whole output is scored, nothing pasted, and the damage it found as well.
+a model trained for realism from one trained for fidelity. ``--picture FILE.png`` shows the first repairs. A blind
+model is not told where the holes are: it gets the pictures with the damage painted in, its whole output is scored,
+nothing pasted, and the damage it found as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from components.evaluate.repairing import judged
 from components.hardware import choose_device
 from components.inpainting.damage import render_damage
 from components.inpainting.dataset import PreparedDataset
-from components.inpainting.images import Bytes, encode_png
+from components.inpainting.images import Bytes, encode_png, grid
 from components.inpainting.inpainter import Inpainter, open_classical, wrap_finder
 from components.inpainting.masks import FAMILIES, MaskMixture, coverage
 from components.inpainting.metrics import mask_scores, score_each
@@ -36,7 +37,7 @@ from components.inpainting.set_metrics import diversity, texture_distance
 _SEED = 20_000
 _TO_SIGNED = 4  # squared errors on [-1, 1] are four times those on [0, 1]
 _THIN = (0.005, 0.03)  # shares of the picture that thin scratches cover
-_SHOWN, _SHOWN_WIDTH = 12, 1200  # pictures in a row, and pixels that they are enlarged to
+_SHOWN, _SHOWN_SIDE = 8, 96  # pictures, and pixels that small ones are enlarged to
 _FAMILIES = ("text", "scratches", "cracks", "strokes_thin", "strokes", "blocks", "boxes")
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--count", type=int, default=300, help="test pictures, at most")
-    parser.add_argument("--picture", type=Path, help="PNG of the first case: damaged, truth, then a row per method")
+    parser.add_argument("--picture", type=Path, help="PNG of the first case's first pictures")
     options = parser.parse_args()
     truths = np.asarray(PreparedDataset.open(options.dataset).split("test").images)[: options.count]
     methods = {"biharmonic": Method(open_classical("biharmonic"))}
@@ -134,15 +135,14 @@ def _print(case: Case, truths: Bytes, methods: dict[str, Method]) -> None:
 
 
 def _draw(path: Path, case: Case, truths: Bytes, methods: dict[str, Method]) -> None:
-    """Save a row each of the damaged pictures, the true ones, and every method's repairs."""
-    masks = case.masks[: len(truths)]
-    damaged = np.stack([_damage(case, truths, row) for row in range(len(truths))])
-    rows = [damaged, truths]
-    for method in methods.values():
-        rows.append(np.stack([method.repair(picture, mask) for picture, mask in zip(damaged, masks, strict=True)]))
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    enlarged = max(1, _SHOWN_WIDTH // sheet.shape[1])
-    path.write_bytes(encode_png(sheet.repeat(enlarged, axis=0).repeat(enlarged, axis=1)))
+    """Save a row per picture: damaged, as it was, and every method's repair."""
+    rows = []
+    for row, truth in enumerate(truths):
+        damaged, mask = _damage(case, truths, row), case.masks[row]
+        rows.append([damaged, truth, *(method.repair(damaged, mask) for method in methods.values())])
+    path.write_bytes(
+        encode_png(grid(rows, ["damaged", "truth", *methods], scale=max(1, _SHOWN_SIDE // len(truths[0]))))
+    )
 
 
 def _damage(case: Case, truths: Bytes, row: int) -> Bytes:

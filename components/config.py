@@ -179,13 +179,15 @@ class TrainConfig(Section):
     model: Literal["residual_unet", "blind_unet", "context_encoder"] = Field(
         "residual_unet", description="the generator; blind_unet finds the damage itself"
     )
+    quality: Literal["fidelity", "realism"] = Field(
+        "fidelity",
+        description="fidelity: repairs close to the truth (MSE, SSIM) | realism: repairs as sharp as the picture, for "
+        "residual_unet; use the preset, which also weighs the adversarial loss",
+    )
     steps: int = Field(1000, ge=0, description="optimiser steps of the generator")
     batch_size: int = Field(8, ge=2, le=4096, multiple_of=2, description="pictures a step; half of it for D")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="peak learning rate of the generator")
     adversarial_weight: float = Field(0.002, ge=0, le=1, description="share of the adversarial loss")
-    feature_matching_weight: float = Field(
-        0.0, ge=0, le=100, description="weight of matching what D sees in true pictures: sharper, less exact repairs"
-    )
     log_interval: int = Field(50, ge=1, description="steps between two lines of the log")
     sample_interval: int = Field(250, ge=1, description="steps between two grids of sample pictures")
     checkpoint_interval: float = Field(60.0, ge=0, description="seconds between two checkpoints; 0: one each step")
@@ -198,6 +200,12 @@ class TrainConfig(Section):
     )
     num_processes: int = Field(1, ge=1, le=64, description="processes that train together, one per GPU")
     seed: int = Field(0, ge=0, description="seed of weights, batches and masks")
+
+    @model_validator(mode="after")
+    def _realism_of_the_default(self) -> Self:
+        if self.quality == "realism" and self.model != "residual_unet":
+            raise ValueError(f"train_quality = realism trains residual_unet, not {self.model}; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _even_shares(self) -> Self:

@@ -57,6 +57,12 @@ def test_of_several_presets_the_later_one_wins() -> None:
     assert both == load_preset("cifar") | load_preset("realism")
 
 
+def test_realism_is_for_the_default_generator() -> None:
+    assert PipelineConfig.from_flat(load_preset(PRESETS, "cifar,realism")).train.quality == "realism"
+    with pytest.raises(ConfigError, match="train_quality = realism trains residual_unet, not blind_unet"):
+        PipelineConfig.from_flat(load_preset(PRESETS, "blind,realism"))
+
+
 def test_assignments_take_values_to_the_letter() -> None:
     parsed = parse_assignments(["train_steps=5", "gate_min_ssim=0.5", "data_source=a=[b: c", "run_name=010"])
     config = PipelineConfig.from_flat(parsed)

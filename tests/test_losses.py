@@ -84,3 +84,44 @@ def test_whole_l1_weighs_damage_and_the_rest_alike() -> None:
     mask[..., :1, :1] = 1
     assert losses.whole_l1(truth + 0.5 * mask, truth, mask, truth).item() == pytest.approx(0.5)
     assert losses.whole_l1(truth + 0.5 * (1 - mask), truth, mask, truth).item() == pytest.approx(0.5)
+
+
+def hole(*rows: int) -> torch.Tensor:
+    """Masks of 8x8 pixels with a hole over the given number of upper rows, one per picture."""
+    mask = torch.zeros(len(rows), 1, 8, 8)
+    for picture, count in zip(mask, rows, strict=True):
+        picture[:, :count] = 1
+    return mask
+
+
+def test_relativistic_is_log_two_when_undecided_and_zero_when_the_better_is_preferred() -> None:
+    undecided, high = [torch.zeros(2, 1, 4, 4)], [torch.full((2, 1, 4, 4), 50.0)]
+    mask = hole(4, 2)
+    assert losses.relativistic(undecided, undecided, mask).item() == pytest.approx(math.log(2))
+    assert losses.relativistic(high, undecided, mask).item() == pytest.approx(0, abs=1e-6)
+    assert losses.relativistic(undecided, high, mask).item() == pytest.approx(50)
+    assert losses.preference(high, undecided, mask).item() == 1
+    assert losses.preference(undecided, high, mask).item() == 0
+
+
+def test_patches_outside_the_hole_do_not_count_and_holes_weigh_the_same() -> None:
+    better, worse = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    worse[0, :, 2:] = 50  # wrong, but outside the first picture's hole
+    worse[1, :, :1] = 50  # wrong in all of the second's, a quarter of its rows
+    mask = hole(4, 2)
+    assert losses.relativistic([better], [worse], mask).item() == pytest.approx((math.log(2) + 50) / 2)
+    assert losses.preference([better + 1], [worse], mask).item() == 0.5
+
+
+def test_feature_matching_is_a_share_of_the_truths_features_and_of_the_hole() -> None:
+    truth, other = [torch.full((2, 3, 4, 4), 2.0)], [torch.full((2, 3, 4, 4), 2.0)]
+    mask = hole(4, 2)
+    assert losses.feature_matching(other, truth, mask).item() == 0
+    other[0][0, :, :2] = 1.0  # half as strong in the hole, which is half of the first picture
+    other[0][1, :, :1] = 0.0  # none in the hole, a quarter of the second
+    other[0].requires_grad_(True)
+    loss = losses.feature_matching(other, truth, mask)
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 + 1) / 2)
+    assert other[0].grad is not None
+    assert (other[0].grad[0, :, :2] < 0).all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,14 @@ from torch import nn
 from components.inpainting.networks import (
     GENERATORS,
     ModelFileError,
-    build_discriminator,
     build_generator,
     load_generator,
     save_generator,
 )
 from components.inpainting.networks.blind_unet import BlindUNet
-from components.inpainting.networks.context_encoder import ContextEncoder, TwoPathDiscriminator
+from components.inpainting.networks.context_encoder import ContextEncoder, PatchDiscriminator, TwoPathDiscriminator
 from components.inpainting.networks.residual_unet import ResidualUNet
+from components.inpainting.networks.texture_discriminator import TextureDiscriminator
 
 
 def picture_and_mask(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +59,28 @@ def test_residual_unet_repairs_the_mirror_picture_alike() -> None:
     repair = generator(image, mask)
     assert not torch.allclose(repair, generator.fill(image, mask), atol=0.01)
     assert torch.allclose(generator(image.flip(3), mask.flip(3)).flip(3), repair, atol=1e-4)
+
+
+def test_unmirrored_it_answers_what_it_makes_of_the_picture_alone_also_from_disk(tmp_path: Path) -> None:
+    image, mask = picture_and_mask(32, 32)
+    generator = build_generator("residual_unet", mirrored=False).eval()
+    assert isinstance(generator, ResidualUNet)
+    nn.init.normal_(generator.refiner.unet.head.weight, std=0.1)
+    save_generator(generator, tmp_path)
+    repair = load_generator(tmp_path)(image, mask)
+    assert torch.equal(repair, generator.refiner(generator.fill(image, mask), mask))
+    mirrored = generator.refiner(generator.fill(image, mask).flip(3), mask.flip(3)).flip(3)
+    generator.mirrored = True
+    assert torch.equal(generator(image, mask), (repair + mirrored) / 2)
+
+
+def test_a_model_from_before_there_was_a_choice_is_mirrored(tmp_path: Path) -> None:
+    save_generator(build_generator("residual_unet"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["settings"]["mirrored"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    generator = load_generator(tmp_path)
+    assert isinstance(generator, ResidualUNet) and generator.mirrored
 
 
 def test_residual_unet_is_blind_to_contrast_and_brightness() -> None:
@@ -109,10 +132,23 @@ def test_two_paths_share_their_trunk_and_end_in_fully_connected_layers() -> None
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.trunk.parameters())
 
 
-@pytest.mark.parametrize(("name", "size"), [("context_encoder", 32), ("context_encoder", 128), ("residual_unet", 64)])
-def test_discriminators_judge_every_picture(name: str, size: int) -> None:
-    for logits in build_discriminator(name, size)(*picture_and_mask(size, size)).logits:
+@pytest.mark.parametrize(
+    ("discriminator", "size"),
+    [(TwoPathDiscriminator(32), 32), (TwoPathDiscriminator(128), 128), (PatchDiscriminator(), 64)],
+)
+def test_discriminators_judge_every_picture(discriminator: nn.Module, size: int) -> None:
+    for logits in discriminator(*picture_and_mask(size, size)).logits:
         assert logits.shape[0] == 2
+
+
+def test_a_judge_of_texture_minds_a_single_pixel_nearby_and_no_other() -> None:
+    image, mask = picture_and_mask(64, 96)
+    discriminator = TextureDiscriminator().eval()
+    before = discriminator(image, mask).logits
+    image[0, :, 3, 5] += 0.5
+    changed = [(a != b)[:, 0] for a, b in zip(before, discriminator(image, mask).logits, strict=True)]
+    assert [tuple(x.shape) for x in changed] == [(2, 16, 24), (2, 8, 12)]
+    assert all(x[0, 0, 0] and not x[1].any() and not x[0, 4:].any() and not x[0, :, 5:].any() for x in changed)
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -11,7 +11,6 @@ from components.config import PipelineConfig, Settings
 from components.hardware import Compute, Device
 from components.inpainting.batches import Batch
 from components.inpainting.images import read_image
-from components.inpainting.losses import feature_matching
 from components.inpainting.networks import load_generator
 from components.manifest import read_manifest
 from components.train import train
@@ -101,17 +100,42 @@ def test_the_discriminator_is_trained_on_half_batches() -> None:
     assert seen == [4, 4, 8]  # real half, repaired half, and the generator's whole batch
 
 
-def test_feature_matching_draws_repairs_towards_what_the_discriminator_sees_in_the_truth() -> None:
-    truth, other = [torch.full((2, 3), 1.0)], [torch.full((2, 3), 0.25, requires_grad=True)]
-    loss = feature_matching(other, truth)
-    loss.backward()
-    assert loss.item() == pytest.approx(0.75)
-    assert other[0].grad is not None
-    assert (other[0].grad < 0).all()
-    assert feature_matching(truth, truth).item() == 0
-    plain, matched = (make_loop(feature_matching_weight=weight) for weight in (0.0, 10.0))
-    batch = some_batch(4)
-    assert matched.step(batch).g_loss > plain.step(batch).g_loss
+def test_realism_trains_the_discriminator_on_whole_batches_in_pairs() -> None:
+    loop = make_loop(quality="realism", adversarial_weight=0.2)
+    seen = []
+    loop.discriminator.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    loop.step(some_batch(8))
+    assert seen == [8, 8, 8, 8]  # truths and repairs, and for the generator repairs and truths
+
+
+def test_realism_learns_within_a_hundred_steps_to_tell_a_blur_and_to_sharpen_it() -> None:
+    random = torch.Generator().manual_seed(0)
+    loop = make_loop(quality="realism", adversarial_weight=0.2, steps=100)
+    fill = loop.generator.fill
+    assert fill is not None
+
+    def batch() -> Batch:
+        """Stripes of any direction and phase, whose fill is a blur."""
+        angle, phase = torch.rand(2, 8, 1, 1, 1, generator=random) * 6.3
+        rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        truth = (1 + (1.5 * (angle.cos() * rows + angle.sin() * columns) + phase).sin()).expand(8, 3, 32, 32) / 2
+        mask = torch.zeros(8, 1, 32, 32)
+        mask[..., 10:22, 10:22] = 1
+        return Batch(truth, mask, fill(truth * (1 - mask), mask), mask)
+
+    def roughness(pictures: torch.Tensor) -> float:
+        return pictures[..., 12:20, 12:20].diff(dim=3).square().mean().item()
+
+    losses = [loop.step(batch()) for _ in range(100)]
+    assert np.mean([step.d_accuracy for step in losses[20:60]]) > 0.75
+    first, last = losses[0], losses[-1]
+    assert roughness(first.repair) < 0.5 * roughness(first.batch.truth)
+    assert roughness(last.repair) > 2 * roughness(last.batch.start)
+
+
+def test_realism_hands_on_a_generator_that_does_not_average_with_the_mirror_picture() -> None:
+    realistic, faithful = make_loop(quality="realism").result, make_loop().result
+    assert (realistic.settings["mirrored"], faithful.settings["mirrored"]) == (False, True)
 
 
 def test_a_state_put_back_goes_on_bit_for_bit() -> None:

@@ -10,6 +10,8 @@ from components.inpainting.metrics import ssim_of_planes
 
 Logits = list[Tensor]
 
+_SMALLEST_HOLE = 0.003  # share of the picture; below it features differ by too little to be scaled up
+
 
 def hole_mse(repair: Tensor, truth: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
     """Mean squared error inside the holes, pixels in [-1, 1]: the paper's reconstruction loss."""
@@ -88,13 +90,46 @@ def hinge_g(fake: Logits) -> Tensor:
     return torch.stack([-f.mean() for f in fake]).mean()
 
 
-def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+def relativistic(better: Logits, worse: Logits, mask: Tensor) -> Tensor:
+    """How little the first of two pictures is preferred, softplus of the difference of their patches' logits.
+
+    The relativistic pairing loss (Jolicoeur-Martineau, "On Relativistic GANs", 2020, in the form of Huang et al.,
+    "The GAN is dead; long live the GAN!", 2024), of D with the true picture as the better one, of G with its repair.
+    Both pictures are the same but in the hole, so that what they show cancels out. Patches weigh by their share
+    of the hole ``mask``, as in the soft mask-guided PatchGAN of AOT-GAN (Zeng et al., "Aggregated Contextual
+    Transformations for High-Resolution Image Inpainting", 2021): outside it there is nothing to tell apart. Every
+    hole weighs the same.
+    """
+    return torch.stack([_mean_over_holes(F.softplus(w - b), mask) for b, w in zip(better, worse, strict=True)]).mean()
+
+
+def preference(better: Logits, worse: Logits, mask: Tensor) -> Tensor:
+    """Share of the hole's patches in which the first of two pictures is preferred, in [0, 1]; see ``relativistic``."""
+    terms = [_mean_over_holes((b > w).float(), mask) for b, w in zip(better, worse, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def feature_matching(fake: list[Tensor], real: list[Tensor], mask: Tensor) -> Tensor:
     """L1 between what the discriminator sees in repairs and in true pictures, averaged over its layers.
 
     Salimans et al., "Improved Techniques for Training GANs", 2016, per layer as in pix2pixHD (Wang et al.,
-    2018). It draws repairs towards true texture without weights that someone else trained.
+    2018). It draws repairs towards true texture without weights that someone else trained. As a share of the
+    truth's features and of the hole ``mask``, so that layers and holes weigh the same.
     """
-    return torch.stack([F.l1_loss(f.float(), r.detach().float()) for f, r in zip(fake, real, strict=True)]).mean()
+    hole = mask.mean(dim=(1, 2, 3)).clamp(min=_SMALLEST_HOLE)
+    terms = []
+    for f, r in zip(fake, real, strict=True):
+        seen = r.detach().float()
+        unlike = (f.float() - seen).abs().mean(dim=(1, 2, 3)) / seen.abs().mean(dim=(1, 2, 3)).clamp(min=1e-6)
+        terms.append((unlike / hole).mean())
+    return torch.stack(terms).mean()
+
+
+def _mean_over_holes(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over each hole of a map ``N,1,h,w``, coarser than the mask ``N,1,H,W``, and over pictures."""
+    weights = F.adaptive_avg_pool2d(mask, (values.shape[2], values.shape[3]))
+    means = (values * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3)).clamp(min=1e-6)
+    return means.mean()
 
 
 def accuracy(real: Logits, fake: Logits) -> Tensor:

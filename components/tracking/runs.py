@@ -20,7 +20,7 @@ from components.tracking.places import journals, open_place, outcome_of, resumab
 from components.tracking.run import Run, at_once
 from components.tracking.system import system_metrics
 
-_HYPERPARAMETERS = ("model", "steps", "batch_size", "learning_rate", "adversarial_weight", "seed")
+_HYPERPARAMETERS = ("model", "quality", "steps", "batch_size", "learning_rate", "adversarial_weight", "seed")
 """Few, because MLflow heads every picture of its image grid with all of them."""
 _LINGER_SECONDS = 3.0
 _SECONDS_TO_CLOSE = {"server": (60.0, 10.0), "store": (600.0, 60.0), "killed": (5.0, 3.0)}

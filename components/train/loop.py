@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from components.config import TrainConfig
 from components.hardware import Compute
 from components.inpainting.batches import Batch
-from components.inpainting.losses import accuracy, feature_matching, mask_loss
+from components.inpainting.losses import mask_loss
 from components.inpainting.metrics import ssim_of_planes
-from components.inpainting.networks import Generator, build_discriminator, build_generator
+from components.inpainting.networks import Generator, build_generator
 from components.inpainting.networks.blind_unet import BlindRepair
-from components.train.recipes import RECIPES
+from components.train.recipes import recipe_of
 from components.train.state import TrainingState, flatten_optimizer, restore_optimizer
 from components.train.world import World
 
@@ -65,9 +65,9 @@ class Vitals:
 class AdversarialLoop:
     """A generator and its discriminator under training.
 
-    ``step`` trains both on one batch: D on the batch's even rows as true pictures and on its odd rows as
-    repairs, G on reconstruction plus what D thinks of its repairs. With several processes each passes its
-    share of the batch, and gradients are averaged, so that the step is that of the whole batch.
+    ``step`` trains both on one batch: D on telling true pictures from repairs, as the recipe's adversary has
+    it, G on reconstruction plus what D thinks of its repairs. With several processes each passes its share of
+    the batch, and gradients are averaged, so that the step is that of the whole batch.
     """
 
     config: TrainConfig
@@ -77,11 +77,11 @@ class AdversarialLoop:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.config.seed)
-        self.recipe = RECIPES[self.config.model]
+        self.recipe = recipe_of(self.config)
         self.num_steps, self.rate_scale = 0, 1.0
         device = self.compute.device.torch
-        self.generator = build_generator(self.config.model).to(device)
-        self.discriminator = build_discriminator(self.config.model, self.image_size).to(device)
+        self.generator = build_generator(self.config.model, **self.recipe.settings).to(device)
+        self.discriminator = self.recipe.adversary.build(self.image_size).to(device)
         self._average: Generator = copy.deepcopy(self.generator)
         for network in (self.generator, self.discriminator):
             network.to(memory_format=self.compute.memory_format)  # type: ignore[call-overload]
@@ -171,13 +171,11 @@ class AdversarialLoop:
     def _train_discriminator(self, batch: Batch, repair: Tensor) -> tuple[Tensor, Tensor]:
         self._d_optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast():
-            real = self._judge(batch.truth[0::2], batch.mask[0::2]).logits
-            fake = self._judge(repair[1::2], batch.mask[1::2]).logits
-        loss = self.recipe.discriminator_loss(real, fake)
+            loss, accuracy, logits = self.recipe.adversary.oppose(self._judge, batch, repair)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._d_optimizer)
-        self.vitals.spread = torch.cat([x.detach().float().flatten() for x in (*real, *fake)]).std()
-        return loss.detach(), accuracy(real, fake).detach()
+        self.vitals.spread = torch.cat([x.detach().float().flatten() for x in logits]).std()
+        return loss.detach(), accuracy.detach()
 
     def _train_generator(self, batch: Batch, repair: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         self._optimizer.zero_grad(set_to_none=True)
@@ -201,18 +199,15 @@ class AdversarialLoop:
         return norm
 
     def _generator_loss(self, batch: Batch, repair: Tensor) -> Tensor:
-        adversarial, matching = self.config.adversarial_weight, self.config.feature_matching_weight
+        adversarial = self.config.adversarial_weight
         loss = (1 - adversarial) * self.reconstruction(repair, batch.truth, batch.mask, batch.start)
-        if not adversarial and not matching:
+        if not adversarial:
             return loss
         self.discriminator.requires_grad_(False)
         with self.compute.autocast():
-            judged = self.discriminator(repair, batch.mask)
-            if matching:
-                true = self.discriminator(batch.truth, batch.mask)
-                loss = loss + matching * feature_matching(judged.features, true.features)
+            persuasion = self.recipe.adversary.persuade(self.discriminator, batch, repair)
         self.discriminator.requires_grad_(True)
-        return loss + adversarial * self.recipe.generator_loss(judged.logits)
+        return loss + adversarial * persuasion
 
     def _set_rate(self) -> None:
         warm = share = 1.0

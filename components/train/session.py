@@ -21,7 +21,7 @@ from components.progress import Bar, say
 from components.tracking import start_run
 from components.train.checkpoint import Checkpoints
 from components.train.loop import AdversarialLoop
-from components.train.recipes import RECIPES
+from components.train.recipes import recipe_of
 from components.train.recorder import Recorder
 from components.train.samples import Samples
 from components.train.state import TrainingState
@@ -112,7 +112,7 @@ def _compute(order: Order, state: TrainingState | None, world: World) -> Compute
         return restore_compute(device, state.facts["compute"])
     chosen = order.place / "compute.json"
     if world.leads:
-        config, repaid_after = order.config, RECIPES[order.config.model].repaid_after
+        config, repaid_after = order.config, recipe_of(order.config).repaid_after
         compute = choose_compute(device, config.precision, config.compile, config.steps, repaid_after)
         say(f"{compute.reason}{'; ' + facts['note'] if 'note' in facts else ''}")
         chosen.write_text(json.dumps(compute.settings))

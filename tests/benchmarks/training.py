@@ -183,15 +183,13 @@ def _passes(loop: AdversarialLoop, batches: Batches, number: int) -> None:
         loop.generator.fill(batch.truth * (1 - batch.mask), batch.mask)
     with loop.compute.autocast():
         repair = loop.generator.core(batch.start, batch.mask).float()
-        real = loop.discriminator(batch.truth[0::2], batch.mask[0::2]).logits
-        fake = loop.discriminator(repair.detach()[1::2], batch.mask[1::2]).logits
-    loop.recipe.discriminator_loss(real, fake).backward()
+        opposition = loop.recipe.adversary.oppose(loop.discriminator, batch, repair.detach())
+    opposition.loss.backward()
     loss = loop.reconstruction(repair, batch.truth, batch.mask, batch.start)
     loop.discriminator.requires_grad_(False)
     with loop.compute.autocast():
-        loss = loss + loop.config.adversarial_weight * loop.recipe.generator_loss(
-            loop.discriminator(repair, batch.mask).logits
-        )
+        persuasion = loop.recipe.adversary.persuade(loop.discriminator, batch, repair)
+        loss = loss + loop.config.adversarial_weight * persuasion
     loss.backward()
     loop.discriminator.requires_grad_(True)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from components.inpainting.networks.blind_unet import BlindUNet
-from components.inpainting.networks.context_encoder import ContextEncoder, PatchDiscriminator, TwoPathDiscriminator
+from components.inpainting.networks.context_encoder import ContextEncoder
 from components.inpainting.networks.residual_unet import ResidualUNet
 
 Generator = ResidualUNet | BlindUNet | ContextEncoder
@@ -27,14 +27,9 @@ class ModelFileError(ValueError):
     """A model folder is damaged or does not fit this code."""
 
 
-def build_generator(name: str) -> Generator:
-    """A fresh generator by its name in ``GENERATORS``."""
-    return GENERATORS[name]()
-
-
-def build_discriminator(name: str, image_size: int) -> nn.Module:
-    """The discriminator that the generator of this name is trained against."""
-    return TwoPathDiscriminator(image_size) if name == "context_encoder" else PatchDiscriminator()
+def build_generator(name: str, **settings: Any) -> Generator:
+    """A fresh generator by its name in ``GENERATORS``, with ``settings`` other than its defaults."""
+    return GENERATORS[name](**settings)
 
 
 def name_of(generator: Generator) -> str:

@@ -49,6 +49,8 @@ class ResidualUNet(nn.Module):
         See ``GatedUNet``.
     fill_levels, fill_iterations:
         See ``BiharmonicFill``; kept with the weights, which are trained on its answer.
+    mirrored:
+        Whether a repair is the mean of those of the picture and of its mirror picture; see ``forward``.
     """
 
     blind = False
@@ -60,6 +62,7 @@ class ResidualUNet(nn.Module):
         dilations: tuple[int, ...] = (1, 2, 4, 8),
         fill_levels: int = 4,
         fill_iterations: int = 8,
+        mirrored: bool = True,
     ) -> None:
         super().__init__()
         self.settings = {
@@ -68,20 +71,24 @@ class ResidualUNet(nn.Module):
             "dilations": dilations,
             "fill_levels": fill_levels,
             "fill_iterations": fill_iterations,
+            "mirrored": mirrored,
         }
-        self.fill = BiharmonicFill(fill_levels, fill_iterations)
+        self.fill, self.mirrored = BiharmonicFill(fill_levels, fill_iterations), mirrored
         self.refiner = Refiner(tuple(widths), num_blocks, tuple(dilations))
         self.stride = math.lcm(self.fill.stride, self.refiner.unet.stride)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Float ``N,3,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,3,H,W``, known pixels unchanged.
 
-        The mean of what is made of the picture and of its mirror picture (self-ensemble, Lim et al., "Enhanced
-        Deep Residual Networks for Single Image Super-Resolution", 2017), whose errors differ. The repair may
-        leave [0, 1] by a little; whoever makes a picture of it clips.
+        Where ``mirrored``, the mean of what is made of the picture and of its mirror picture (self-ensemble, Lim et
+        al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", 2017), whose errors differ: more
+        exact, and less sharp, because their textures differ too. The repair may leave [0, 1] by a little; whoever
+        makes a picture of it clips.
         """
         filled = self.fill(image, mask)
         repair: Tensor = self.refiner(filled, mask)
+        if not self.mirrored:
+            return repair
         mirrored: Tensor = self.refiner(filled.flip(3), mask.flip(3)).flip(3)
         return (repair + mirrored) / 2
 

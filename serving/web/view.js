@@ -107,10 +107,13 @@ export class View {
     return [this.#scale * ratio, this.#left * ratio, this.#top * ratio];
   }
 
+  /** Canvases of whole pixels; stretched over a fraction of one they would be blurred. */
   #resize() {
+    const { clientWidth, clientHeight } = this.stage;
     for (const canvas of [this.below, this.above]) {
-      canvas.width = Math.round(this.stage.clientWidth * devicePixelRatio);
-      canvas.height = Math.round(this.stage.clientHeight * devicePixelRatio);
+      canvas.width = Math.round(clientWidth * devicePixelRatio);
+      canvas.height = Math.round(clientHeight * devicePixelRatio);
+      Object.assign(canvas.style, { width: `${clientWidth}px`, height: `${clientHeight}px` });
     }
     if (this.#fitted) this.fit();
     else this.redraw();

@@ -98,17 +98,17 @@ def test_a_processor_without_bf16_computes_in_full_precision(monkeypatch: pytest
     assert EngineChoice("openvino", "bf16", 2).available() == EngineChoice("openvino", "fp32", 2)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_blind_export_finds_what_the_network_finds(runtime, photographs: list[Bytes], tmp_path: Path) -> None:
+def test_a_blind_export_finds_what_the_network_finds(photographs: list[Bytes], tmp_path: Path) -> None:
     torch.manual_seed(1)
     generator = BlindUNet((8, 8, 8), (8, 16), 1, (1,), 2, 4).eval()
     torch.nn.init.normal_(generator.core.finder.head.weight, std=0.1)
     export_onnx(generator, tmp_path / "generator.onnx")
-    engine = open_engine(tmp_path / "generator.onnx", generator.stride, EngineChoice(runtime), blind=True)
     picture = photographs[0][:100, :120]
-    expected = wrap_finder(generator)(picture)
-    assert 0 < expected.mean() < 1
-    assert (engine.find(picture) == expected).mean() > 0.999
     empty = np.zeros(picture.shape[:2], np.uint8)
-    assert np.abs(engine.inpaint(picture, empty).astype(int) - wrap_generator(generator)(picture, empty)).max() <= 1
-    engine.close()
+    found, repaired = wrap_finder(generator)(picture), wrap_generator(generator)(picture, empty)
+    assert 0 < found.mean() < 1
+    for choice in (EngineChoice(), EngineChoice("openvino")):
+        engine = open_engine(tmp_path / "generator.onnx", generator.stride, choice, blind=True)
+        assert (engine.find(picture) == found).mean() > 0.999
+        assert np.abs(engine.inpaint(picture, empty).astype(int) - repaired).max() <= 1
+        engine.close()

@@ -6,75 +6,21 @@ its field. The Kubeflow form, the command line and the presets all speak these n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-MASK_FAMILIES = (
-    "center_box", "box", "boxes", "strokes_thin", "strokes", "strokes_wide", "scratches", "cracks", "text",
-    "blocks", "lines", "half", "downscale", "custom",
-)  # fmt: skip
-NAMED_SOURCES = ("sample", "cifar10")
-_WEIGHTS = (0.001, 1000)
+from components.notation import MASK_FAMILIES as MASK_FAMILIES
+from components.notation import NAMED_SOURCES as NAMED_SOURCES
+from components.notation import ConfigError as ConfigError
+from components.notation import parse_limits, parse_weights, require_family
+from components.notation import split_names as split_names
+from components.notation import suggestion as suggestion
 
 Parameter = str | int | float | bool
-
-
-class ConfigError(ValueError):
-    """A parameter, preset or setting is wrong; the message says which, and what to do."""
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list, dropping blanks and repeats, keeping the order."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _parse_weights(text: str) -> dict[str, float]:
-    """Parse ``"box:2,text"`` to ``{"box": 2.0, "text": 1.0}``."""
-    weights: dict[str, float] = {}
-    for part in split_names(text):
-        name, _, weight = part.partition(":")
-        if name.strip() in weights:
-            raise ValueError(f"names {name.strip()!r} twice")
-        try:
-            weights[name.strip()] = float(weight or 1)
-        except ValueError:
-            raise ValueError(f"{part!r} has no number behind the colon; write e.g. {name.strip()}:2") from None
-        if not _WEIGHTS[0] <= weights[name.strip()] <= _WEIGHTS[1]:
-            raise ValueError(f"{part!r}: a weight lies between {_WEIGHTS[0]:g} and {_WEIGHTS[1]:g}")
-    return weights
-
-
-def _parse_limits(text: str) -> dict[str, float]:
-    """Parse ``"box:0.8,text:0.95"``, a limit for every mask family that is named."""
-    limits: dict[str, float] = {}
-    for part in split_names(text):
-        family, _, limit = part.partition(":")
-        _require_family(family.strip())
-        if family.strip() in limits:
-            raise ValueError(f"names {family.strip()!r} twice")
-        try:
-            limits[family.strip()] = float(limit)
-        except ValueError:
-            raise ValueError(f"{part!r} has no number behind a colon; write e.g. {family.strip()}:0.8") from None
-        if not -1 <= limits[family.strip()] <= 1:
-            raise ValueError(f"{part!r}: a limit lies between -1 and 1")
-    return limits
-
-
-def _require_family(name: str) -> None:
-    if name not in MASK_FAMILIES:
-        raise ValueError(f"{name!r} is no mask family{suggestion(name, MASK_FAMILIES)}")
-
-
-def suggestion(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
-    """The tail of an error about ``name``: the nearest known name, else all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -128,11 +74,11 @@ class DataConfig(Section):
     @field_validator("masks")
     @classmethod
     def _known_families(cls, value: str) -> str:
-        weights = _parse_weights(value)
+        weights = parse_weights(value)
         if not weights:
             raise ValueError(f"names no mask family; choose from {', '.join(MASK_FAMILIES)}")
         for family in weights:
-            _require_family(family)
+            require_family(family)
         return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
     @field_validator("classes")
@@ -156,7 +102,7 @@ class DataConfig(Section):
     @property
     def mask_weights(self) -> dict[str, float]:
         """Mask families and their weights, in the order given."""
-        return _parse_weights(self.masks)
+        return parse_weights(self.masks)
 
     @property
     def shards(self) -> list[str]:
@@ -241,14 +187,14 @@ class GateConfig(Section):
     @field_validator("family_min_ssim", "family_max_mse")
     @classmethod
     def _known_families(cls, value: str) -> str:
-        return ",".join(f"{family}:{limit!r}" for family, limit in _parse_limits(value).items())
+        return ",".join(f"{family}:{limit!r}" for family, limit in parse_limits(value).items())
 
     @property
     def family_limits(self) -> dict[str, dict[str, float]]:
         """Per mask family what ``ssim`` must reach and ``hole_mse`` may not exceed, where the policy says so."""
         limits: dict[str, dict[str, float]] = {}
         for metric, value in (("ssim", self.family_min_ssim), ("hole_mse", self.family_max_mse)):
-            for family, limit in _parse_limits(value).items():
+            for family, limit in parse_limits(value).items():
                 limits.setdefault(family, {})[metric] = limit
         return limits
 
@@ -353,21 +299,20 @@ class Settings(BaseSettings):
     volume: Path | None = Field(None, description="where a pod finds its shared volume; state goes there, not home")
     workers: int = Field(0, ge=0, description="processes that decode pictures; 0: one for each core")
     webhook: str = Field("", description="address that is told how a run ended, where run_webhook names none")
-    ui: str = Field("", description="address of the Kubeflow Pipelines web pages, for links")
-    api: str = Field(
-        "http://ml-pipeline.kubeflow:8888", description="address of the Kubeflow Pipelines API, from a pod"
-    )
+    kubeflow_url: str = Field("", description="address of the Kubeflow Pipelines web pages, for links to runs")
+    kubeflow_api: str = Field("http://ml-pipeline.kubeflow:8888", description="address of its API, from a pod")
     tracking_uri: str = Field(
         "", validation_alias="MLFLOW_TRACKING_URI", description="empty: sqlite in the state folder"
-    )
-    kubeflow_url: str = Field(
-        "", description="address of the Kubeflow Pipelines UI, for links from registered versions to their runs"
     )
 
     @property
     def state(self) -> Path:
         """The state folder, absolute."""
         return (self.volume if self.volume and self.volume.is_dir() else self.home).expanduser().absolute()
+
+    def kubeflow_page(self, run_id: str) -> str:
+        """The address of a run's page in Kubeflow; ``""`` where ``kubeflow_url`` is not set."""
+        return f"{self.kubeflow_url.rstrip('/')}/#/runs/details/{run_id}" if self.kubeflow_url else ""
 
     def make_state(self) -> Path:
         """Make the state folder where it is missing. Raises ``ConfigError`` where it cannot be made."""

@@ -49,13 +49,12 @@ def notify(state: str, webhook: str, run_id: str, settings: Settings) -> None:
     address = webhook or settings.webhook
     if not address:
         return
-    link = f"{settings.ui.rstrip('/')}/#/runs/details/{run_id}" if settings.ui else ""
     tasks, problem = _tasks(settings, run_id)
     step, why = _failure(tasks) if state == _FAILED else ("", "")
     if problem and state == _FAILED:
         why = why or problem
     promoted = any(_name(task) == "promote" and task.get("state") == "SUCCEEDED" for task in tasks)
-    _post(address, Outcome(state != _FAILED, run_id, step, why, promoted, link))
+    _post(address, Outcome(state != _FAILED, run_id, step, why, promoted, settings.kubeflow_page(run_id)))
 
 
 @contextmanager
@@ -65,8 +64,7 @@ def telling(step: str, webhook: str, run_id: str, settings: Settings) -> Iterato
         yield
     except Exception as error:
         if address := webhook or settings.webhook:
-            link = f"{settings.ui.rstrip('/')}/#/runs/details/{run_id}" if settings.ui else ""
-            _post(address, Outcome(False, run_id, step, explain(error), link=link))
+            _post(address, Outcome(False, run_id, step, explain(error), link=settings.kubeflow_page(run_id)))
         raise
 
 
@@ -83,7 +81,7 @@ def _post(address: str, outcome: Outcome) -> None:
 
 def _tasks(settings: Settings, run_id: str) -> tuple[list[Mapping[str, Any]], str]:
     """The tasks of a run as Kubeflow's API lists them, or why it does not."""
-    request = urllib.request.Request(f"{settings.api.rstrip('/')}/apis/v2beta1/runs/{run_id}")
+    request = urllib.request.Request(f"{settings.kubeflow_api.rstrip('/')}/apis/v2beta1/runs/{run_id}")
     if secret := token():
         request.add_header("Authorization", f"Bearer {secret}")
     try:
@@ -91,7 +89,8 @@ def _tasks(settings: Settings, run_id: str) -> tuple[list[Mapping[str, Any]], st
             details = json.load(answer).get("run_details") or {}
             return details.get("task_details") or [], ""
     except (OSError, ValueError) as error:
-        return [], f"the reason is in the run's page; the API at {settings.api} did not tell it ({explain(error)})"
+        reason = f"the API at {settings.kubeflow_api} did not tell it ({explain(error)})"
+        return [], f"the reason is in the run's page; {reason}"
 
 
 def _failure(tasks: list[Mapping[str, Any]]) -> tuple[str, str]:

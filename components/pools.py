@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 LABEL = "cloud.google.com/gke-accelerator"
@@ -20,14 +22,11 @@ class Pool:
     note: str = ""
 
 
+_TABLE: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("gpu_profiles.json").read_text())
 POOLS = {
-    "p100": Pool("nvidia-tesla-p100", "sm_60", 16, "own machines, other clouds; Compute Engine ended it on 2026-09-15"),
-    "l4": Pool("nvidia-l4", "sm_89", 24, "what Compute Engine advises in place of a P100"),
-    "t4": Pool("nvidia-tesla-t4", "sm_75", 16, "Compute Engine ends it on 2027-08-01"),
-    "v100": Pool("nvidia-tesla-v100", "sm_70", 16),
-    "a100": Pool("nvidia-tesla-a100", "sm_80", 40),
-    "h100": Pool("nvidia-h100-80gb", "sm_90", 80),
-}  # fmt: skip
+    name: Pool(row["accelerator"], row["capability"], row["memory_gb"], row["note"]) for name, row in _TABLE.items()
+}
+"""By profile; Terraform reads the same file."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def register(
         raise RegistryError(f"the gate refused this model, so it is not registered. {verdict.verdict}")
     if scores.model_digest != manifest.digest:
         raise RegistryError("the evaluation is of another model than the one to register; run evaluate again")
-    pages = {"pipeline_run_page": _pipeline_page(settings, pipeline_run), "mlflow_run_page": scores.run_page}
+    pages = {"pipeline_run_page": settings.kubeflow_page(pipeline_run), "mlflow_run_page": scores.run_page}
     tags = _tags(manifest, scores, verdict) | {"pipeline_run": pipeline_run, "weights": _digest(model / WEIGHTS)}
     version = Registry(settings, config.model_name).register(
         scores.run_id,
@@ -65,11 +65,6 @@ def _description(scores: Evaluation, verdict: Decision, pipeline_run: str, page:
         f"[report]({scores.run_page}/artifacts/report.html)" if scores.run_page else "report.html of the MLflow run"
     )
     return f"**{verdict.headline}** From {where}, {run}; {report}.\n\n{rules}\n"
-
-
-def _pipeline_page(settings: Settings, pipeline_run: str) -> str:
-    """The address of a run in the Kubeflow Pipelines UI; ``""`` where the settings name none."""
-    return f"{settings.kubeflow_url.rstrip('/')}/#/runs/details/{pipeline_run}" if settings.kubeflow_url else ""
 
 
 def _digest(path: Path) -> str:

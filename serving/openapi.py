@@ -51,7 +51,7 @@ def describe_api(*, keys: bool) -> dict[str, Any]:
         "paths": {
             "/inpaint": {"post": _inpaint(keys) | security},
             "/model": {"get": _model(keys) | security},
-            "/": {"get": _plain("How to call the service.", {"text/plain": {}})},
+            "/": {"get": _plain("The page.", {"text/html": {}})},
             "/openapi.json": {"get": _plain("This description.", {"application/json": {}})},
             "/metrics": {"get": _plain("Metrics for Prometheus.", {"text/plain": {}})},
             **{path: {"get": _plain("For probes.", {"text/plain": {}})} for path in ("/livez", "/readyz", "/healthz")},

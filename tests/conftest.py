@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -98,10 +99,15 @@ def small_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from components.inpainting.export import export_onnx
     from components.inpainting.networks.residual_unet import ResidualUNet
 
-    folder = tmp_path_factory.mktemp("model")
+    folder = tmp_path_factory.mktemp("bento") / "model"
+    folder.mkdir()
     generator = ResidualUNet(widths=(8, 16), num_blocks=1, dilations=(1, 2), fill_levels=2, fill_iterations=2)
     export_onnx(generator, folder / "generator.onnx")
-    provenance = {"name": "kintsugi", "version": "3", "digest": "d" * 64, "run_id": "r", "stride": generator.stride}
+    digest = hashlib.sha256((folder / "generator.onnx").read_bytes()).hexdigest()
+    provenance = {
+        "name": "kintsugi", "version": "3", "digest": "d" * 64, "run_id": "r", "stride": generator.stride,
+        "engine_sha256": digest,
+    }  # fmt: skip
     (folder / "provenance.json").write_text(json.dumps(provenance))
     return folder
 
@@ -109,14 +115,11 @@ def small_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(browser: Browser, small_engine: Path) -> Iterator[Site]:
     """The service with its page on a free port; depends on ``browser`` so that it skips first."""
-    from anyio import CapacityLimiter
-
-    from serving.engine import Engine
-    from serving.service import app
+    from serving.app import build_app
     from tests.browsing import serve
+    from tests.served import make_parts
 
-    app.state.engine, app.state.limiter = Engine.open(small_engine), CapacityLimiter(1)
-    with serve(app) as site:
+    with serve(build_app(make_parts(small_engine.parent))) as site:
         yield site
 
 

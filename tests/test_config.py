@@ -58,9 +58,9 @@ def test_of_several_presets_the_later_one_wins() -> None:
 
 
 def test_realism_is_for_the_default_generator() -> None:
-    assert PipelineConfig.from_flat(load_preset(PRESETS, "cifar,realism")).train.quality == "realism"
+    assert PipelineConfig.from_flat(load_preset("cifar,realism")).train.quality == "realism"
     with pytest.raises(ConfigError, match="train_quality = realism trains residual_unet, not blind_unet"):
-        PipelineConfig.from_flat(load_preset(PRESETS, "blind,realism"))
+        PipelineConfig.from_flat(load_preset("blind,realism"))
 
 
 def test_assignments_take_values_to_the_letter() -> None:

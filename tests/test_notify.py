@@ -59,7 +59,7 @@ def listener() -> Iterator[Listener]:
 
 
 def asked(listener: Listener, **changes: Any) -> Settings:
-    return Settings(api=listener.url, ui="https://kubeflow.example/", **changes)
+    return Settings(kubeflow_api=listener.url, kubeflow_url="https://kubeflow.example/", **changes)
 
 
 def task(name: str, state: str, message: str = "", end: str = "") -> dict[str, Any]:
@@ -106,9 +106,9 @@ def test_a_pod_shows_the_api_its_token(listener: Listener, tmp_path: Path, monke
 
 
 def test_nobody_who_does_not_answer_fails_a_run(listener: Listener, capsys: pytest.CaptureFixture[str]) -> None:
-    notify("FAILED", "http://127.0.0.1:1/hook", RUN, Settings(api="http://127.0.0.1:1"))
+    notify("FAILED", "http://127.0.0.1:1/hook", RUN, Settings(kubeflow_api="http://127.0.0.1:1"))
     assert "127.0.0.1 was not told" in capsys.readouterr().out
-    notify("FAILED", listener.url, RUN, Settings(api="http://127.0.0.1:1"))
+    notify("FAILED", listener.url, RUN, Settings(kubeflow_api="http://127.0.0.1:1"))
     assert "the API at http://127.0.0.1:1 did not tell it" in listener.got[0]["text"]
     listener.status = 500
     notify("FAILED", listener.url, "unknown", asked(listener))

@@ -90,12 +90,12 @@ def test_tiles_and_the_whole_picture_at_once_make_the_same_repair(photographs: l
         mask[30 + column // 2 : 33 + column // 2, column] = 1
     generator = build_generator("residual_unet").eval()
     tiled = wrap_generator(generator)(damaged(picture, mask), mask)
-    shape = mask.shape[0] // STRIDE * STRIDE, mask.shape[1] // STRIDE * STRIDE
-    known, holes = damaged(picture, mask)[: shape[0], : shape[1]], mask[: shape[0], : shape[1]].astype(np.float32)
+    height, width = (side // STRIDE * STRIDE for side in picture.shape[:2])
+    known, holes = damaged(picture, mask)[:height, :width], mask[:height, :width].astype(np.float32)
     planes = torch.from_numpy(known / np.float32(255)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         whole = generator(planes, torch.from_numpy(holes)[None, None])[0].permute(1, 2, 0).numpy() * 255
-    difference = np.abs(tiled[: shape[0], : shape[1]] - whole)[holes == 1]
+    difference = np.abs(tiled[:height, :width] - whole)[holes == 1]
     assert difference.mean() < 0.5
     assert difference.max() < 6
 

@@ -79,14 +79,6 @@ def test_the_overlay_and_the_module_name_the_same_network() -> None:
     assert f"{plain(address['address'])}/{plain(address['prefix_length'])}" in policy
 
 
-def test_profiles_are_those_of_the_pipeline() -> None:
-    pools = pytest.importorskip("components.pools", reason="the pipeline has no GPU profiles yet")
-    assert set(pools.POOLS) == set(PROFILES)
-    for name, pool in pools.POOLS.items():
-        facts = PROFILES[name]
-        assert (pool.accelerator, pool.capability) == (facts["accelerator"], facts["capability"])
-
-
 def test_a_profile_can_be_had_or_has_ended() -> None:
     for name, profile in PROFILES.items():
         assert bool(profile["ended"]) != bool(profile["machine_type"]), name

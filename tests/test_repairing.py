@@ -90,7 +90,7 @@ def test_tiles_and_the_whole_picture_at_once_make_the_same_repair(photographs: l
         mask[30 + column // 2 : 33 + column // 2, column] = 1
     generator = build_generator("residual_unet").eval()
     tiled = wrap_generator(generator)(damaged(picture, mask), mask)
-    shape = mask.shape[0] // STRIDE * STRIDE, mask.shape[1] // STRIDE * STRIDE
+    shape = picture.shape[0] // STRIDE * STRIDE, picture.shape[1] // STRIDE * STRIDE
     known, holes = damaged(picture, mask)[: shape[0], : shape[1]], mask[: shape[0], : shape[1]].astype(np.float32)
     planes = torch.from_numpy(known / np.float32(255)).permute(2, 0, 1)[None]
     with torch.inference_mode():

@@ -71,9 +71,10 @@ picture: $(READY) ## make the README's picture with the champion
 parameters: $(READY) ## write docs/parameters.md anew
 	@$(BIN)/kintsugi parameters -o docs/parameters.md
 
-lock:            ## resolve pyproject.toml anew into requirements.lock; needs uv, and torch's CPU build where it looks
-	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml | sed 's/+cpu//' > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+lock:            ## resolve pyproject.toml into requirements.lock, keeping its versions where they do; needs uv, and torch's CPU build where it looks
+	sed 's/^torch==[^+ ]*/&+cpu/' requirements.lock > requirements.lock.new
+	uv pip compile --quiet --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock.new > /dev/null
+	sed 's/+cpu//' requirements.lock.new > requirements.lock && rm requirements.lock.new
 
 clean:           ## remove the virtual environment and the caches, not the state folder
 	rm -rf $(VENV) $(TOOLS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

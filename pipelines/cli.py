@@ -169,6 +169,9 @@ def parameters(
         write_file(output, document())
 
 
+cli.registered_commands += verbs.registered_commands  # listed here, where add_typer would list them last
+
+
 @cli.command("sync")
 def sync_() -> None:
     """Deliver to MLflow what trainings logged while it did not answer."""
@@ -185,9 +188,6 @@ def doctor() -> None:
 
     if not examine(Settings(), Console(highlight=False)):
         raise typer.Exit(2)
-
-
-cli.add_typer(verbs)
 
 
 def main() -> None:

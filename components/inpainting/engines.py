@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -233,6 +234,7 @@ class _OpenVino:
     def __init__(self, path: Path, choice: EngineChoice) -> None:
         import openvino
 
+        _infer_once()
         self._core, self._path = openvino.Core(), path
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
@@ -285,6 +287,23 @@ class _OpenVino:
             shapes = {"image": [1, 3, side, side], "mask": [1, 1, side, side]}
             model.reshape({port: shapes[port.get_any_name()] for port in model.inputs})
         return self._core.compile_model(model, "CPU", self._config)
+
+
+@cache
+def _infer_once() -> None:
+    """Infer once before there are threads that do.
+
+    OpenVINO's Python binding looks up numpy's types at their first use, in a C++ static that one thread initialises
+    while it waits for the interpreter's lock, which another may hold that waits for the static: for ever.
+    """
+    import openvino
+    from openvino import opset13
+
+    port = opset13.parameter([1, 1, 1, 1], np.float32, name="image")
+    model = openvino.Model([opset13.relu(port)], [port])
+    request = openvino.Core().compile_model(model, "CPU").create_infer_request()
+    request.infer({0: np.zeros((1, 1, 1, 1), np.float32)}, share_inputs=True)
+    request.get_output_tensor(0).data.copy()
 
 
 def _above(node: Any) -> Iterator[Any]:

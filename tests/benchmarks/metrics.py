@@ -3,8 +3,8 @@
     python -m tests.benchmarks.metrics [--count 64] [--rounds 5]
 
 The pictures are crops of scikit-image's photographs with noise on them. scikit-image takes one picture at a time,
-ours all of them, on the CPU with as many threads as torch takes, and on a GPU where there is one, the way there
-and back included. Both compute in float64.
+ours all of them, both on one thread, and on a GPU where there is one, the way there and back included. Both
+compute in float64.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="pictures")
     parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    print(f"SSIM of {arguments.count} pictures, best of {arguments.rounds} rounds in turn, "
-          f"{torch.get_num_threads()} threads")  # fmt: skip
+    print(f"SSIM of {arguments.count} pictures, best of {arguments.rounds} rounds in turn, one thread")  # fmt: skip
     for size in _SIZES:
         for line in _compare(*noisy_crops(arguments.count, size), devices, arguments.rounds):
             print(f"  {size:3} px  {line}")

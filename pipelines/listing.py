@@ -30,11 +30,11 @@ def version_table(registry: Registry) -> Table:
 
 
 def history_table(history: list[LedgerEntry]) -> Table:
-    """One row per change of the champion, newest first."""
+    """One row per change of the champion, newest first; of its training's MLflow run the first of the id."""
     table = Table(title="Champions", title_justify="left")
-    for heading in ("when (UTC)", "champion", "in place of", "by", "how", "why"):
+    for heading in ("when (UTC)", "champion", "in place of", "by", "how", "run", "why"):
         table.add_column(heading, overflow="fold")
     for entry in reversed(history):
         when = entry.at[:16].replace("T", " ")
-        table.add_row(when, entry.version, entry.replaced or "none", entry.by, entry.action, entry.why)
+        table.add_row(when, entry.version, entry.replaced or "none", entry.by, entry.action, entry.run[:8], entry.why)
     return table

@@ -19,6 +19,7 @@ from components.inpainting.scores import Decision
 from components.manifest import Manifest
 from components.promote import promote
 from components.tracking import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, start_run
+from pipelines.listing import history_table
 
 PROCESSES = 16
 
@@ -274,6 +275,13 @@ def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
     assert tags["replaced"] == "1" and tags["promoted_at"] and tags["promoted_by"]
     registry.promote("2", "1")  # the retried step
     assert [entry.version for entry in registry.history()] == ["1", "2"]
+
+
+def test_the_history_shows_which_run_a_champion_is_from(registry: Registry) -> None:
+    table = history_table(registry.history())
+    shown = {str(column.header): list(column.cells) for column in table.columns}
+    assert shown["champion"] == ["1"]
+    assert shown["run"] == [registry.get("1").run_id[:8]]
 
 
 def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:

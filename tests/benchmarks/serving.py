@@ -37,7 +37,7 @@ from serving.engine import Engine
 from tests.hammering import Answers, cpu_seconds, hammer, make_form, photograph, serve_models, square_form
 
 SIDE, HOLE = 256, 128
-ENOUGH = 3  # clients that keep the server busy and are not sent away
+ENOUGH = 2  # clients that keep the server busy and are not sent away
 LARGE = (3000, 4000)
 
 

@@ -31,10 +31,11 @@ class ServiceError(ValueError):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, and its log, in which Python notes every import."""
+    """A running server: its address, its log, in which Python notes every import, and the process that was started."""
 
     url: str
     log: Path
+    pid: int = 0
 
     def loaded(self) -> set[str]:
         """The top-level packages that its processes have loaded so far."""
@@ -71,12 +72,13 @@ def run_server(tag: str, store: Path, settings: Mapping[str, str] | None = None)
     environment = inherited | {"PYTHONPROFILEIMPORTTIME": "1"} | dict(settings or {})
     with tempfile.TemporaryDirectory(prefix="kintsugi-serve-", ignore_cleanup_errors=True) as scratch:
         port = free_port()
-        server = Server(f"http://127.0.0.1:{port}", Path(scratch) / "serve.log")
-        with server.log.open("wb") as output:
+        log = Path(scratch) / "serve.log"
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
                 env=environment, cwd=scratch, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
+        server = Server(f"http://127.0.0.1:{port}", log, process.pid)
         try:
             _await_ready(process, server)
             yield server

@@ -1,7 +1,7 @@
 """Which repairs run, which wait, and which are sent away at once, so that those let in are answered in time.
 
-As many repairs run as there are cores, and no more wait than run: whoever is let in waits for about one repair of
-others, and a request that would wait longer is told when to come back.
+As many repairs run as there are cores, and in all twice as many are let in as an engine computes at a time: whoever is
+let in waits for about one repair of others, and a request that would wait longer is told when to come back.
 """
 
 from __future__ import annotations
@@ -59,6 +59,15 @@ class Admission:
         """Requests that wait for a slot."""
         return len(self._waiting)
 
+    def fit(self, parallel: int) -> None:
+        """Let in twice as many as the engine computes at a time."""
+        self.queue = max(0, 2 * parallel - self.concurrent)
+
+    def check(self) -> None:
+        """Raise ``Busy`` when too many wait already; before a body is read, which takes its time as well."""
+        if self.running >= self.concurrent and self.waiting >= self.queue:
+            raise Busy(self._retry_after())
+
     @asynccontextmanager
     async def slot(self, pixels: int) -> AsyncIterator[None]:
         """Wait for a slot for a picture of so many pixels, and hold it.
@@ -66,8 +75,8 @@ class Admission:
         Raises ``Busy`` when too many wait already, and ``Overdue`` when the deadline passes first. A request that is
         cancelled while it waits leaves the queue.
         """
-        full = self.running >= self.concurrent and self.waiting >= self.queue
-        if full or (self.pixels and self.pixels + pixels > self.max_pixels):
+        self.check()
+        if self.pixels and self.pixels + pixels > self.max_pixels:
             raise Busy(self._retry_after())
         self.pixels += pixels
         try:

@@ -54,11 +54,12 @@ class Parts:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.models.on_switch = self._count_batches
-        self._count_batches(self.models.current)
+        self.models.on_switch = self._take_over
+        self._take_over(self.models.current)
         self.metrics.attach(self.models, self.admission)
 
-    def _count_batches(self, served: Served) -> None:
+    def _take_over(self, served: Served) -> None:
+        self.admission.fit(served.model.parallel)
         for engine in filter(None, (served.model, served.blind)):
             engine.on_batch = self.metrics.batches.observe
 
@@ -91,6 +92,7 @@ async def inpaint(request: Request) -> Response:
     parts, record = _parts(request), _record(request)
     record.headers |= model_headers(parts.models.current.model)
     parts.keys.check(request.headers)
+    parts.admission.check()
     asked = await read_asked(request, parts.settings.max_body_bytes)
     with record.stage("decode"):
         opened = await to_thread.run_sync(open_files, asked, parts.settings.max_pixels)
@@ -164,6 +166,7 @@ async def _to_its_end(work: Awaitable[Result]) -> Result:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait({future})
+        future.cancelled() or future.exception()  # seen: that it was abandoned is no news
         raise
 
 

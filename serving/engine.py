@@ -22,6 +22,8 @@ class Engine:
         self.description = tiles.choice.describe()
         self.on_batch: Callable[[int], None] = lambda size: None
         """Told the size of every batch that the network is given."""
+        self.parallel = tiles.choice.parallel
+        """How many tiles it computes at a time."""
         tiles.on_tile = lambda pixels: self.on_batch(1)
 
     @classmethod

@@ -64,7 +64,7 @@ class FlatEngine(Engine):
     def __init__(self) -> None:
         self.provenance = {"name": "flat", "version": "blind", "digest": "f" * 64, "run_id": "r"}
         self.description = {"runtime": "numpy", "precision": "uint8", "threads": 1}
-        self.on_batch = lambda size: None
+        self.on_batch, self.parallel = lambda size: None, 1
 
     def inpaint(self, image: Bytes, mask: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         mean = image[mask == 0].mean(axis=0).astype(np.uint8)

@@ -75,3 +75,21 @@ def test_a_slot_that_comes_while_its_request_leaves_is_not_lost() -> None:
         assert admission.running == 0
 
     asyncio.run(scene())
+
+
+def test_twice_as_many_are_let_in_as_the_engine_computes_at_a_time() -> None:
+    async def scene(parallel: int) -> int:
+        admission, slots, tasks = Admission(concurrent=2), [], []
+        admission.fit(parallel)
+        with pytest.raises(Busy):
+            while True:
+                admission.check()
+                slots.append(admission.slot(1))
+                tasks.append(asyncio.create_task(slots[-1].__aenter__()))
+                await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return len(slots)
+
+    assert [asyncio.run(scene(parallel)) for parallel in (1, 2)] == [2, 4]

@@ -6,11 +6,7 @@ READY  := $(VENV)/.ready
 PRESET ?= sample
 DATA   ?=
 ARGS   ?=
-<<<<<<< HEAD
-BENCH  ?= prepare training tracking metrics
-=======
-BENCH  ?= prepare training tracking serving
->>>>>>> engine
+BENCH  ?= prepare training tracking metrics serving
 TOOLS  := .tools
 REGISTRY ?= kintsugi
 TAG    ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -51,11 +47,7 @@ push:            ## push the images to REGISTRY, and write their digests to buil
 test: $(READY)   ## run all tests (ARGS="-m 'not slow'" leaves the long ones out)
 	@$(BIN)/python -m pytest $(ARGS)
 
-<<<<<<< HEAD
-bench: $(READY)  ## speed and memory beside plain loops, as ratios (BENCH=prepare training tracking metrics, ARGS=... of one)
-=======
-bench: $(READY)  ## speed and memory beside plain loops, as ratios (BENCH=prepare training tracking serving, ARGS=... of one)
->>>>>>> engine
+bench: $(READY)  ## speed and memory beside plain loops, as ratios (BENCH=prepare training tracking metrics serving, ARGS=... of one)
 	@for name in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$name $(ARGS) || exit 1; done
 
 lint: $(READY)   ## style, types and who may import whom

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,9 @@ class Packed:
 def build_bento(models: Mapping[str, Packed], scratch: Path, target: Path) -> str:
     """Build a Bento with models by folder, ``MODEL`` at least, into ``target`` (a ``.bento`` archive); returns its tag.
 
-    The store of the build lies in ``scratch``. The Bento holds no torch, kfp or mlflow.
+    The files to build from are laid out in ``scratch``. The Bento holds no torch, kfp or mlflow.
     """
-    os.environ["BENTOML_HOME"] = str(scratch / "store")
+    os.environ["BENTOML_HOME"] = _store().name
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
 
@@ -54,7 +56,14 @@ def build_bento(models: Mapping[str, Packed], scratch: Path, target: Path) -> st
         build_ctx=str(context),
     )
     bento.export(str(target))
+    bentoml.bentos.delete(bento.tag)
     return str(bento.tag)
+
+
+@cache
+def _store() -> tempfile.TemporaryDirectory[str]:
+    """BentoML's store for builds, until the process ends: BentoML keeps to the first that it is told."""
+    return tempfile.TemporaryDirectory(prefix="kintsugi-bentos-")
 
 
 def _context(models: Mapping[str, Packed], context: Path) -> Path:

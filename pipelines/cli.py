@@ -17,7 +17,7 @@ from components.config import (
 )
 from components.form import load_preset, parse_assignments, presets
 from components.manifest import code_version
-from pipelines.cli_models import verbs
+from pipelines.cli_models import console, verbs
 
 _REFUSED = 3
 _CLICK_INTERRUPTED = 130
@@ -30,7 +30,6 @@ cli = typer.Typer(
     help="Kintsugi mends pictures: train an inpainter, admit it when it repairs better, serve it.",
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
-console = Console(markup=False, soft_wrap=True)
 
 Preset = Annotated[str, typer.Option(help=f"one or several of {', '.join(presets())}")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="set a parameter, repeatable")]

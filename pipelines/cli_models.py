@@ -32,6 +32,8 @@ ModelName = Annotated[str, typer.Option(help="registered model", callback=_model
 BlindModel = Annotated[
     str, typer.Option(help="registered model for pictures without a mask; auto: MODEL_NAME-blind; none")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+Why = Annotated[str, typer.Option("--why", help="the reason, for the history")]
 Interval = Annotated[float, typer.Option(min=0.2, help="seconds between two looks at the registry")]
 
 
@@ -184,8 +186,8 @@ def models(model_name: ModelName = "kintsugi") -> None:
 @verbs.command()
 def promote(
     version: Annotated[str, typer.Argument(help="default: the challenger")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
-    why: Annotated[str, typer.Option("--why", help="the reason, for the history")] = "",
+    yes: Yes = False,
+    why: Why = "",
     model_name: ModelName = "kintsugi",
 ) -> None:
     """Make an admitted version champion, which gate_mode=manual leaves to you."""
@@ -206,8 +208,8 @@ def promote(
 @verbs.command()
 def rollback(
     version: Annotated[str, typer.Argument(help="default: the previous champion")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
-    why: Annotated[str, typer.Option("--why", help="the reason, for the history")] = "",
+    yes: Yes = False,
+    why: Why = "",
     model_name: ModelName = "kintsugi",
 ) -> None:
     """Make an earlier champion champion again; doing it twice undoes it."""

@@ -7,13 +7,15 @@ deadlines; ``guard_connections`` has to be called before the server starts.
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
+import uuid
 from http import HTTPStatus
 from typing import Any
 
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.problems import Problem, problem_response
 
 RECEIVE_SECONDS = 9.0
 """In which a new connection has to send its first request, and a request has to arrive from its first byte on."""
@@ -135,10 +137,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._begun is not None and not (self._answering() and self.cycle.response_started):
-            problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
-            body = json.dumps(problem).encode()
-            head = f"HTTP/1.1 {int(status)} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
-            self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+            name = uuid.uuid4().hex
+            answer = problem_response(Problem(status, detail, {"connection": "close", "x-request-id": name}), name)
+            lines = [f"HTTP/1.1 {int(status)} {status.phrase}".encode(), *(b": ".join(h) for h in answer.raw_headers)]
+            self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
         self.transport.close()
         self._expect_reader(-1)
 

@@ -14,10 +14,12 @@ from serving.problems import MEDIA_TYPE
 _REASONS = {
     400: "The body or a picture in it cannot be read.",
     401: "An API key is needed, or is not known.",
+    408: "The request took too long to arrive; the connection is closed.",
     413: "The request, or the picture in it, is too large.",
     415: "The body is neither a form nor JSON, or a file is no PNG, JPEG or WebP.",
     422: "A field is unknown, missing or wrong, the mask does not fit, or no model here finds damage itself.",
     429: "Too many requests wait.",
+    431: "The headers are too large; the connection is closed.",
     503: "There is too little memory just now.",
     504: "The deadline passed.",
 }
@@ -30,6 +32,7 @@ _HEADERS = {
     "Server-Timing": "decode, queue, repair and encode, in milliseconds",
 }
 _ON_ERRORS = ("X-Request-Id", "X-Model-Version", "X-Model-Digest", "X-Run-Id")
+_CUT, _UNSERVED = (408, 431), ("X-Request-Id",)  # answered by ``connections``, before anybody looks for a model
 
 
 def describe_api(*, keys: bool) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def _inpaint(keys: bool) -> dict[str, Any]:
                 "headers": _headers(_HEADERS),
                 "content": {**pictures, "application/json": {"schema": _ref(RepairAnswer.__name__)}},
             },
-            **{str(status): _problem(status, _ON_ERRORS) for status in statuses},
+            **{str(status): _problem(status, _UNSERVED if status in _CUT else _ON_ERRORS) for status in statuses},
         },
     }
 

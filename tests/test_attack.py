@@ -18,7 +18,7 @@ def test_a_server_under_attack_goes_on_and_ends_well(tmp_path: Path) -> None:
     form = square_form(128, 32)
     with serve_models(write_model(tmp_path / "model")) as server:
         slow = slow_clients(server, form, sockets=40, seconds=2)
-        assert slow.left == 0 and len(slow.closed) == 40
+        assert slow.left == 0 and len(slow.closed) >= 40
         assert max(slow.closed) < RECEIVE_SECONDS + 5  # on a busy machine
         assert not slow.before.other() and not slow.during.other()  # honest clients are served all the while
 

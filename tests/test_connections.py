@@ -1,3 +1,5 @@
+"""A server whose clients are slow, or that stops: deadlines, and what is answered all the same."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import serving.connections
+from serving.answers import Problem
 from serving.connections import MAX_HEADER_BYTES, GuardedProtocol
 
 RECEIVE = 0.6
@@ -87,7 +90,11 @@ def test_slow_clients_are_cut_off(sent: bytes, trickle: bytes, server: uvicorn.S
         dripping.join()
         assert time.monotonic() - started < RECEIVE + 2
     if sent.startswith(b"POST") and answer:
-        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"content-type: application/problem+json" in head
+        problem = Problem.model_validate_json(body)
+        assert f"x-request-id: {problem.request_id}".encode() in head and problem.status == 408
 
 
 def test_a_long_answer_and_a_large_body_are_no_slowness(server: uvicorn.Server) -> None:

@@ -70,7 +70,7 @@ def test_every_status_and_header_that_is_described_has_its_place(tmp_path: Path)
         described = client.get("/openapi.json").json()
         assert described["openapi"] == "3.1.0"
         answers = described["paths"]["/inpaint"]["post"]["responses"]
-        assert set(answers) == {"200", "400", "413", "415", "422", "429", "503", "504"}
+        assert set(answers) == {"200", "400", "408", "413", "415", "422", "429", "431", "503", "504"}
         assert set(answers["200"]["content"]) == {"image/png", "image/jpeg", "image/webp", "application/json"}
         assert all(set(answers[s]["content"]) == {"application/problem+json"} for s in answers if s != "200")
         assert "Retry-After" in answers["429"]["headers"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.inpainting.images import Bytes
-from components.inpainting.tiling import LARGE, SMALL, THIN, Tile, cells_of, cover_all, plan_tiles, shrink, weights_of
+from components.inpainting.tiling import LARGE, SMALL, Tile, cells_of, cover_all, plan_tiles, shrink, weights_of
 
 
 def cores(tiles: list[Tile], height: int, width: int) -> Bytes:
@@ -44,17 +44,17 @@ def test_tiles_cover_whole_pictures(height: int, width: int) -> None:
     assert covered.all()
 
 
-def test_scratches_in_opposite_corners_are_two_small_tiles() -> None:
+def test_scratches_in_opposite_corners_are_a_few_small_tiles() -> None:
     mask = np.zeros((7000, 7000), np.uint8)
     mask[10:14, 20:60] = mask[6900:6950, 6990:6994] = 1
     tiles = plan_tiles(mask, mask)
-    assert len(tiles) == 2
-    assert area(tiles) <= 2 * THIN.side**2
+    assert len(tiles) <= 3
+    assert area(tiles) <= 3 * SMALL.side**2
 
 
 def test_a_speck_is_shown_with_the_same_context_on_all_sides() -> None:
     mask = np.zeros((400, 400), np.uint8)
-    mask[200:208, 200:208] = 1
+    mask[200:207, 200:207] = 1
     tile = Tile(slice(172, 236), slice(172, 236), SMALL.margin)
     assert [abs(t.rows.start - tile.rows.start) <= 4 for t in plan_tiles(mask, mask)] == [True]
     assert area(plan_tiles(mask, mask)) == SMALL.side**2
@@ -65,8 +65,8 @@ def test_a_long_scratch_costs_its_length_and_not_its_bounding_box() -> None:
     for row in range(3000):
         mask[row, row * 4 // 3 : row * 4 // 3 + 6] = 1
     tiles = plan_tiles(mask, mask)
-    assert area(tiles) < 0.12 * mask.size
-    assert len(tiles) < 120
+    assert area(tiles) < 0.06 * mask.size
+    assert len(tiles) < 100
 
 
 def test_thick_holes_get_large_tiles() -> None:

@@ -23,14 +23,14 @@ import numpy as np
 from components.inpainting.images import ROUNDING, Bytes, Floats
 from components.inpainting.inpainter import inpaint, open_session, usable_cores
 from components.inpainting.repairing import Fill, find_damage
-from components.inpainting.tiling import MEDIUM, THIN, Tile
+from components.inpainting.tiling import MEDIUM, SMALL, THIN, Tile
 
 HALF_PRECISION = 4
 """Grey levels (of 255) by which a repair computed in bf16 may differ from the trainer's own."""
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
-_SIDES = (THIN.side, MEDIUM.side)  # each of them takes 170 MB
+_SIDES = (SMALL.side, THIN.side, MEDIUM.side)  # each of them takes 100 MB
 _MAX_PARALLEL = 8  # each takes memory; more cores serve more processes
 _HINTS = {"fp32": "f32", "bf16": "bf16"}  # as OpenVINO calls them
 _ROUNDS = 3

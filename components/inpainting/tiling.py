@@ -33,7 +33,7 @@ class TileSize:
     margin: int
 
 
-SMALL, THIN = TileSize(64, 24), TileSize(128, 24)
+SMALL, THIN = TileSize(64, 8), TileSize(128, 16)
 MEDIUM = TileSize(256, 56)
 LARGE = TileSize(512, 96)
 """No tile is larger, so that memory stays bounded."""
@@ -41,7 +41,7 @@ LARGE = TileSize(512, 96)
 REACH = LARGE.margin
 """Hole pixels farther than this from every known one are filled from a smaller copy of the picture."""
 
-_THICKNESSES = ((64, (LARGE,)), (16, (LARGE, MEDIUM)), (0, (LARGE, MEDIUM, THIN, SMALL)))
+_THICKNESSES = ((64, (LARGE,)), (16, (LARGE, MEDIUM)), (8, (LARGE, MEDIUM, THIN)), (0, (LARGE, MEDIUM, THIN, SMALL)))
 """Holes at least so many pixels across, and the tiles that show enough of what surrounds them."""
 
 

@@ -1,7 +1,8 @@
 """Which repairs run, which wait, and which are sent away at once, so that those let in are answered in time.
 
-As many repairs run as there are cores, and in all twice as many are let in as an engine computes at a time: whoever is
-let in waits for about one repair of others, and a request that would wait longer is told when to come back.
+As many repairs run as there are cores, and half as many again as an engine computes at a time are let in: by Little's law
+those let in take one and a half times as long as on an idle server, and a request that would wait longer is told when to
+come back.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Admission:
         return len(self._waiting)
 
     def fit(self, parallel: int) -> None:
-        """Let in twice as many as the engine computes at a time."""
-        self.queue = max(0, 2 * parallel - self.concurrent)
+        """Let in half as many again as the engine computes at a time, one at least."""
+        self.queue = max(0, parallel + max(1, parallel // 2) - self.concurrent)
 
     def check(self) -> None:
         """Raise ``Busy`` when too many wait already; before a body is read, which takes its time as well."""

@@ -1,7 +1,7 @@
 """Which repairs run, which wait, and which are sent away at once, so that those let in are answered in time.
 
-As many repairs run as there are cores, and half as many again as an engine computes at a time are let in: by Little's law
-those let in take one and a half times as long as on an idle server, and a request that would wait longer is told when to
+As many repairs run as there are cores, and half as many again as an engine computes at a time are let in: by Little's
+law those take one and a half times as long as on an idle server, and a request that would wait longer is told when to
 come back.
 """
 

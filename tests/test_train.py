@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 
 from components.config import PipelineConfig, Settings
 from components.hardware import Compute, Device
@@ -13,6 +15,7 @@ from components.inpainting.batches import Batch
 from components.inpainting.images import read_image
 from components.inpainting.networks import load_generator
 from components.manifest import read_manifest
+from components.tracking import open_run
 from components.train import train
 from components.train.loop import AdversarialLoop
 from components.train.recipes import RECIPES
@@ -68,6 +71,38 @@ def test_the_same_seed_trains_the_same_weights(settings: Settings, dataset: Path
         for name, seed in (("one", 0), ("again", 0), ("other", 1))
     }
     assert digests["one"] == digests["again"] != digests["other"]
+
+
+def test_a_run_that_kubeflow_made_for_the_step_and_ours_are_one(
+    settings: Settings, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubeflow 2.17 makes a run for every task, names it in the environment, logs into it at the end and closes it."""
+    settings.make_state()
+    client = MlflowClient(settings.mlflow_uri)
+    experiment = client.create_experiment("Kubeflow's", str(tmp_path / "artifacts"))
+    parent = client.create_run(experiment).info.run_id
+    of_train, of_evaluate = (
+        client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id for _ in range(2)
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow_uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    monkeypatch.setenv("MLFLOW_RUN_ID", of_train)
+    model = trained(settings, dataset, tmp_path, steps=2)
+    trained_run = client.get_run(of_train)
+    assert trained_run.info.status == "RUNNING" and "batch/g_loss" in trained_run.data.metrics
+    assert read_manifest(model, "model").facts["run_id"] == of_train
+
+    inputs = [Param(name, json.dumps({"steps": 2})) for name in ("config", "run_config", "train_steps")]
+    client.log_batch(
+        of_train, params=inputs, metrics=[Metric("ssim", 0.9, 0, 0)]
+    )  # MLflow refuses to change a parameter
+    client.set_terminated(of_train)
+    monkeypatch.setenv("MLFLOW_RUN_ID", of_evaluate)
+    open_run(settings, of_train).log_metrics({"test_ssim": 0.9})
+    assert client.get_run(of_train).data.metrics["test_ssim"] == 0.9
+    assert client.get_run(of_train).info.status == "FINISHED"
+    assert not client.get_run(of_evaluate).data.metrics
+    assert {run.info.run_id for run in client.search_runs([experiment, "0"])} == {parent, of_train, of_evaluate}
 
 
 def test_no_steps_hand_on_the_untrained_generator(settings: Settings, dataset: Path, tmp_path: Path) -> None:

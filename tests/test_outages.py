@@ -279,9 +279,10 @@ def test_an_interrupted_training_resumes_while_the_server_is_away(
 
 
 def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
-    remote: Settings, train: Callable[..., Run]
+    remote: Settings, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server compares a version's source with its run's artifacts, which a store by itself does not."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # the weather is fine
     run = train(experiment="logged")
     trained = Manifest(kind="model", digest="m" * 64, code_version="", facts={"steps": 30, "model": "residual_unet"})
     model_id = logged_model(remote, run.id, trained)

@@ -259,14 +259,11 @@ def _beats_champion(evaluation: Evaluation) -> Rule:
 
 
 def _no_slice_worse(evaluation: Evaluation, margin: float) -> Rule:
-    """No mask family, coverage bin and class may lose more SSIM than the margin; slices of few pictures say nothing."""
-    losses = {
-        f"{part.family}, {part.coverage}{', ' if part.class_name else ''}{part.class_name}": (
-            part.methods[CHAMPION].ssim - part.methods[CANDIDATE].ssim
-        )
-        for part in evaluation.slices
-        if part.num_images >= _ENOUGH and {CHAMPION, CANDIDATE} <= set(part.methods)
-    }
+    """No mask family, and no slice of one by coverage and class, may lose more SSIM than the margin.
+
+    Few pictures say nothing.
+    """
+    losses = dict(_losses(evaluation))
     if not losses:
         said = f"No slice of the test pictures holds {_ENOUGH}, so none can speak against it; raise data_num_test."
         return Rule(name="slices", passed=True, sentence=said)
@@ -274,6 +271,18 @@ def _no_slice_worse(evaluation: Evaluation, margin: float) -> Rule:
     passed = losses[worst] <= margin
     said = f"Beside the champion it does worst in {worst}: SSIM {-losses[worst]:+.5f}; it may lose {margin:g}"
     return Rule(name="slices", passed=passed, sentence=f"{said}{' and does not' if passed else ', and loses more'}.")
+
+
+def _losses(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
+    """Where pictures are many enough: how much more SSIM the champion has."""
+    if evaluation.num_images >= _ENOUGH and CHAMPION in evaluation.methods:
+        for family in evaluation.families:
+            champion, model = (evaluation.score(name, family).ssim for name in (CHAMPION, CANDIDATE))
+            yield family, champion - model
+    for part in evaluation.slices:
+        if part.num_images >= _ENOUGH and {CHAMPION, CANDIDATE} <= set(part.methods):
+            where = ", ".join(filter(None, (part.family, part.coverage, part.class_name)))
+            yield where, part.methods[CHAMPION].ssim - part.methods[CANDIDATE].ssim
 
 
 def _compared(said: str, model: Score, other: Score) -> str:

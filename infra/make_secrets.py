@@ -8,6 +8,7 @@ says how to rotate them). Needs nothing but Python.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import secrets
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 USER = "admin"
 OURS, KUBEFLOW = "kintsugi", "kubeflow"
 _BYTES = 24
+_FERNET = 32  # bytes of such a key
 
 
 class SecretsExistError(ValueError):
@@ -40,6 +42,7 @@ def make(database_host: str, database_password: str) -> dict[tuple[str, str], di
         (OURS, "mlflow"): {
             "MLFLOW_BACKEND_STORE_URI": uri,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(2 * _BYTES),
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(secrets.token_bytes(_FERNET)).decode(),
             "MLFLOW_AUTH_ADMIN_USERNAME": USER,
             "MLFLOW_AUTH_ADMIN_PASSWORD": admin,
         },

@@ -6,6 +6,8 @@ from rich.table import Table
 
 from components.tracking import LedgerEntry, Registry
 
+_SCORES = {"ssim": "{:.4f}", "psnr": "{:.2f}", "hole_mse": "{:.5f}"}
+
 
 def version_table(registry: Registry) -> Table:
     """One row per version, newest first: scores, aliases, when it was promoted."""
@@ -22,7 +24,7 @@ def version_table(registry: Registry) -> Table:
         table.add_row(
             version.number,
             ", ".join(aliases.get(version.number, [])),
-            f"{scores['ssim']:.4f}", f"{scores['psnr']:.2f}", f"{scores['hole_mse']:.5f}",
+            *(layout.format(scores[name]) if name in scores else "" for name, layout in _SCORES.items()),
             version.tags.get("steps", ""),
             version.tags.get("promoted_at", "")[:16].replace("T", " "),
         )  # fmt: skip

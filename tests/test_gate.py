@@ -42,6 +42,7 @@ class Case:
     champion_number: str | None = None
     lost: float = 0.0  # SSIM that the only slice loses beside the champion
     slice_of: int = 10
+    num_images: int = 4  # under the holes of each family
     beside: Pair | None = None  # biharmonic on the pictures that slow methods repaired too, where it differs
     steps: int = 100
     harmonic_mse: Pair | None = (-0.001, 0.003)  # 95 % bounds of the hole MSE beside harmonic's
@@ -73,9 +74,10 @@ class Case:
         number = self.champion_number if self.champion_number is not None else ("7" if self.champion else "")
         return Evaluation(
             methods={name: MethodScores(families={"box": found}, overall=found) for name, found in whole.items()},
-            num_images=4, families=["box"], model_digest="m", dataset_digest="d", run_id="r", model="residual_unet",
-            steps=self.steps, champion=number, beside=beside, num_beside=4, differences=differences, slices=slices,
-            blind=self.blind, champion_blind=self.champion_blind, exported=self.exported,
+            num_images=self.num_images, families=["box"], model_digest="m", dataset_digest="d", run_id="r",
+            model="residual_unet", steps=self.steps, champion=number, beside=beside, num_beside=4,
+            differences=differences, slices=slices, blind=self.blind, champion_blind=self.champion_blind,
+            exported=self.exported,
         )  # fmt: skip
 
 
@@ -119,6 +121,12 @@ def exported(milliseconds: float, megabytes: float) -> Exported:
         (Case(champion=(0.949, 0.01), lost=0.0101), {"slices"}),
         (Case(champion=(0.949, 0.01), lost=math.nan), {"slices"}),
         (Case(champion=(0.949, 0.01), lost=0.5, slice_of=9), set()),
+        (Case(champion=(0.961, 0.01), num_images=9), set()),
+        (
+            Case(champion=(0.961, 0.01), num_images=10),
+            {"slices"},
+        ),  # a family as a whole, though no slice of it is large
+        (Case(champion=(0.959, 0.01), num_images=10), set()),
         (Case(champion_number="7"), {"champion"}),
         (Case(model=(math.nan, 0.01)), {"scored", "ssim", "classical", "classical/slow"}),
         (Case(model=(0.95, math.inf)), {"scored", "hole_mse", "classical", "classical/slow"}),

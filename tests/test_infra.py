@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
@@ -74,6 +75,9 @@ def test_secrets_are_made_once_and_fit_each_other(tmp_path: Path) -> None:
     login = made["kintsugi-kintsugi"]["stringData"]
     assert login == made["kubeflow-kintsugi"]["stringData"]
     assert login["MLFLOW_TRACKING_PASSWORD"] == made["kintsugi-mlflow"]["stringData"]["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    key = made["kintsugi-mlflow"]["stringData"]["MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"]
+    assert Fernet(key).decrypt(Fernet(key).encrypt(b"a webhook's secret")) == b"a webhook's secret"
+    assert f"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY={key}\n" in (folder / "compose" / "mlflow.env").read_text()
     assert (folder / "kubernetes" / "kintsugi-mlflow.json").stat().st_mode & 0o077 == 0
     assert (folder / "compose").stat().st_mode & 0o077 == 0
 
@@ -104,6 +108,7 @@ def test_compose_runs_hardened_containers_that_only_this_machine_reaches(tmp_pat
             assert (tmp_path / file).is_file(), file
     for secret in found["secrets"].values():
         assert (tmp_path / secret["file"]).is_file(), secret
+    assert found["services"]["mlflow"]["env_file"] == ["secrets/compose/mlflow.env"]
     assert PINNED.fullmatch(found["services"]["postgres"]["image"])
     assert "outside" not in found["services"]["postgres"]["networks"]
 

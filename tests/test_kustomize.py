@@ -146,8 +146,9 @@ def test_mlflow_proxies_artifacts_asks_for_a_login_and_knows_its_own_names(overl
     assert {f"mlflow.{OURS}.svc.cluster.local:5000", "mlflow:5000", "localhost:*"} <= set(hosts)
     assert settings["MLFLOW_SERVE_ARTIFACTS"] == "true"
     assert settings["MLFLOW_ARTIFACTS_DESTINATION"]
-    command = next(container["command"] for name, container in containers(overlay) if name == "mlflow/mlflow")
-    assert command == ["mlflow", "server", "--app-name", "basic-auth"]
+    (server,) = (container for name, container in containers(overlay) if name == "mlflow/mlflow")
+    assert server["command"] == ["mlflow", "server", "--app-name", "basic-auth"]
+    assert {"secretRef": {"name": "mlflow"}} in server["envFrom"]  # its login, and the key of its webhooks' secrets
 
 
 @every_overlay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from components.inpainting.scores import Decision
 from components.manifest import Manifest
 from components.promote import promote
 from components.tracking import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, start_run
-from pipelines.listing import history_table
+from pipelines.listing import history_table, version_table
+from tests.conftest import Kintsugi
 
 PROCESSES = 16
 
@@ -282,6 +284,30 @@ def test_the_history_shows_which_run_a_champion_is_from(registry: Registry) -> N
     shown = {str(column.header): list(column.cells) for column in table.columns}
     assert shown["champion"] == ["1"]
     assert shown["run"] == [registry.get("1").run_id[:8]]
+
+
+def test_versions_are_listed_with_their_scores_and_aliases(registry: Registry) -> None:
+    registry.tag("2", {"scores": json.dumps({"ssim": 0.91234, "psnr": 27.1, "hole_mse": 0.012}), "steps": "1000"})
+    table = version_table(registry)
+    shown = {str(column.header): list(column.cells) for column in table.columns}
+    assert shown["version"] == ["3", "2", "1"]
+    assert shown["alias"] == [CHALLENGER, "", CHAMPION]
+    assert (shown["SSIM"], shown["hole MSE"]) == (["", "0.9123", ""], ["", "0.01200", ""])  # the others were not scored
+    assert shown["promoted"][2] == registry.history()[0].at[:16].replace("T", " ")
+
+
+def test_going_back_asks_first_and_records_why(registry: Registry, settings: Settings, kintsugi: Kintsugi) -> None:
+    registry.promote("2", "1")
+    back = ("rollback", "--model-name", "mender")
+    asked = kintsugi(*back, home=settings.home)  # nobody answers
+    assert asked.returncode == 1
+    assert "Make version 1 champion in place of version 2?" in asked.stdout + asked.stderr
+    assert registry.aliases()[CHAMPION] == "2"
+    done = kintsugi(*back, "--yes", "--why", "faces were blurred", home=settings.home)
+    assert done.returncode == 0, done.stderr
+    latest = registry.history()[-1]
+    assert (latest.action, latest.version, latest.replaced) == ("rollback", "1", "2")
+    assert latest.why == "faces were blurred"
 
 
 def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:

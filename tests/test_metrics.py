@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image, ImageFilter
 from scipy.ndimage import convolve
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
@@ -22,6 +23,7 @@ from components.inpainting.metrics import (
     score_each,
     sharpness,
     ssim,
+    ssim_of_planes,
 )
 
 
@@ -36,6 +38,23 @@ def pairs(photographs: list[Bytes]) -> tuple[Bytes, Bytes]:
 def test_ssim_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
     expected = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(*pairs, strict=True)]
     assert ssim(*pairs) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 200])
+def test_ssim_of_a_batch_is_that_of_its_pictures_however_many(count: int, photographs: list[Bytes]) -> None:
+    draw = np.random.default_rng(0)
+    truths = np.stack([photographs[i % 3][i % 90 : i % 90 + 31, 5:46] for i in range(count)])
+    repairs = draw.integers(0, 256, truths.shape, np.uint8)
+    repairs[0], truths[0] = 255, 0  # as large as differences and sums become
+    expected = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(repairs, truths, strict=True)]
+    assert ssim(repairs, truths) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_of_planes_as_training_and_gpus_compute_it_equals_scikit_image(pairs: tuple[Bytes, Bytes]) -> None:
+    a, b = (torch.from_numpy(x).permute(0, 3, 1, 2).double() / 255 for x in pairs)
+    expected = [structural_similarity(a, b, channel_axis=-1) for a, b in zip(*pairs, strict=True)]
+    assert ssim_of_planes(a, b).numpy() == pytest.approx(expected, abs=1e-9)
+    assert ssim_of_planes(a.float(), b.float()).numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_of_the_hole_is_the_mean_of_scikit_images_map_there(pairs: tuple[Bytes, Bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import threading
@@ -20,7 +21,16 @@ from mlflow.entities import ViewType
 from components.config import RunConfig, Settings, TrainConfig
 from components.inpainting.dataset import PreparedDataset
 from components.manifest import Manifest
-from components.tracking import Registry, Run, TrackingError, open_run, start_run, sync
+from components.tracking import (
+    Registry,
+    Run,
+    Subject,
+    TrackingError,
+    logged_model,
+    open_run,
+    start_run,
+    sync,
+)
 
 Weather = Callable[[str], str]  # of a request's path: "clear", "refused", "lost" or "slow"
 SECONDS_OF_PATIENCE = 1  # of the client, for one answer
@@ -72,6 +82,13 @@ class Server:
             self._server = None
 
 
+def without_addresses(patch: pytest.MonkeyPatch) -> None:
+    """Let no address of an MLflow be set in this process."""
+    for kind, module in (("TRACKING", "_tracking_service"), ("REGISTRY", "_model_registry")):
+        patch.setenv(f"MLFLOW_{kind}_URI", "")
+        patch.setattr(f"mlflow.tracking.{module}.utils._{kind.lower()}_uri", None)
+
+
 @pytest.fixture(scope="module")
 def mlflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """MLflow's web application on a sqlite store, serving artifacts too."""
@@ -81,13 +98,12 @@ def mlflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(home / "artifacts"))
         patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
-        for kind, module in (("TRACKING", "_tracking_service"), ("REGISTRY", "_model_registry")):  # the app sets them
-            patch.setenv(f"MLFLOW_{kind}_URI", "")
-            patch.setattr(f"mlflow.tracking.{module}.utils._{kind.lower()}_uri", None)
+        without_addresses(patch)  # for its end to find them as they were
         from mlflow.server import app, handlers
 
         handlers._get_tracking_store()
         handlers._get_model_registry_store()
+        without_addresses(patch)  # the app set its own store's, and clients would go past the server
         yield app
 
 
@@ -260,3 +276,23 @@ def test_an_interrupted_training_resumes_while_the_server_is_away(
     server.start()
     assert sync(remote) > 0
     assert_whole(remote, open_run(remote, second.id, second.uid).id)
+
+
+def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
+    remote: Settings, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server compares a version's source with its run's artifacts, which a store by itself does not."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # the weather is fine
+    run = train(experiment="logged")
+    trained = Manifest(kind="model", digest="m" * 64, code_version="", facts={"steps": 30, "model": "residual_unet"})
+    model_id = logged_model(remote, run.id, trained)
+    about = Subject.of(model_id, "sample", "d" * 64)
+    open_run(remote, run.id, run.uid).log_metrics({"test/ssim": 0.9}, 30, about)
+    registry = Registry(remote, "mender")
+    version, again = (registry.register(run.id, {"digest": "m" * 64}, "why", model_id) for _ in range(2))
+    assert again == version
+    found = MlflowClient(remote.mlflow_uri).get_logged_model(model_id)
+    assert json.loads(found.tags["mlflow.modelVersions"]) == [{"name": "mender", "version": version.number}]
+    assert [(metric.key, metric.value) for metric in found.metrics or []] == [("test/ssim", 0.9)]
+    registry.promote(version.number, "")
+    assert (registry.download(version) / "config.json").exists()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _INK = "#0a0b0c"  # replaced by the text colour of the page
 _COLOURS = {CANDIDATE: "#c8961e", CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", PAPER: "#9a6aa8", DAMAGED: "#b0a79a"}
+_WIDTH = 5.4  # inches: pages stretch charts, and what is drawn much wider than a phone's page is too small on it
 _CURVES = {
     "g_loss": "G loss", "d_loss": "D loss", "d_accuracy": "D accuracy", "mse": "hole MSE of the batch",
     "ssim": "SSIM of the batch",
@@ -45,7 +46,7 @@ def draw_charts(evaluation: Evaluation, history: Path, folder: Path) -> None:
 
 def _families(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
     """Bars of the mean PSNR, a group per mask family, whiskers from end to end of the interval."""
-    axes = _axes(7.2, 2.8)
+    axes = _axes(2.8)
     places, width = np.arange(len(evaluation.families)), 0.8 / len(shown)
     for number, name in enumerate(shown):
         intervals = [evaluation.methods[name].intervals[family]["psnr"] for family in evaluation.families]
@@ -60,7 +61,7 @@ def _families(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
 
 def _coverage(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
     """Lines of the mean PSNR over all families, a point per coverage bin."""
-    axes = _axes(7.2, 2.8)
+    axes = _axes(2.8)
     bins = sorted({part.coverage for part in evaluation.slices}, key=_first_number)
     for name in shown:
         means = []
@@ -77,7 +78,7 @@ def _coverage(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
 
 def _training(rows: list[dict[str, float]]) -> Figure:
     """Losses, accuracy, MSE and SSIM over the steps, one below the other."""
-    figure = _figure(7.2, 5.6)
+    figure = _figure(5.6)
     panels = figure.subplots(len(_CURVES), sharex=True)
     for axes, (key, label) in zip(panels, _CURVES.items(), strict=True):
         axes.plot([row["step"] for row in rows], [row[key] for row in rows], color=_COLOURS[CANDIDATE], linewidth=1)
@@ -91,22 +92,22 @@ def _first_number(coverage: str) -> int:
 
 
 def _with_legend(axes: Axes) -> Figure:
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.2), ncols=4)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return axes.figure  # type: ignore[return-value]
 
 
-def _axes(width: float, height: float) -> Axes:
-    return _figure(width, height).subplots()
+def _axes(height: float) -> Axes:
+    return _figure(height).subplots()
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element that takes the width it is given, at most its own."""
+    """The figure as an ``<svg>`` element."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     markup = drawn.getvalue()

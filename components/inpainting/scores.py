@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 DAMAGED, BIHARMONIC, CANDIDATE, CHAMPION = "damaged", "biharmonic", "candidate", "champion"
 PAPER = "context_encoder"
@@ -46,24 +47,28 @@ HEADLINES = ("ssim", "psnr", "hole_mse", "sharpness", "gmsd", "mask_f1", "mask_i
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True)
+
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A score; what was not measured, or is no finite number, is ``null`` in JSON, which knows no other word for it."""
 
 
 class Score(_Frozen):
     """Means over test pictures."""
 
-    ssim: float  # composited picture (of a blind model the whole output), scikit-image's definition, [-1, 1]
-    psnr: float  # composited picture, dB
-    hole_mse: float  # inside the hole, pixels in [0, 1]
-    mse: float = math.nan  # composited picture, pixels in [0, 1]
-    l1: float = math.nan
-    hole_ssim: float = math.nan  # of the windows around hole pixels
-    hole_psnr: float = math.nan  # inside the hole, dB
-    hole_l1: float = math.nan  # inside the hole, pixels in [0, 1]
-    sharpness: float = math.nan  # detail of the repair beside the truth's; 1: as sharp
-    gmsd: float = math.nan  # perceptual proxy of the composited picture, 0 is perfect
-    mask_f1: float = math.nan  # of a blind model: how well it finds the damage, [0, 1]
-    mask_iou: float = math.nan
+    ssim: Number  # composited picture (of a blind model the whole output), scikit-image's definition, [-1, 1]
+    psnr: Number  # composited picture, dB
+    hole_mse: Number  # inside the hole, pixels in [0, 1]
+    mse: Number = math.nan  # composited picture, pixels in [0, 1]
+    l1: Number = math.nan
+    hole_ssim: Number = math.nan  # of the windows around hole pixels
+    hole_psnr: Number = math.nan  # inside the hole, dB
+    hole_l1: Number = math.nan  # inside the hole, pixels in [0, 1]
+    sharpness: Number = math.nan  # detail of the repair beside the truth's; 1: as sharp
+    gmsd: Number = math.nan  # perceptual proxy of the composited picture, 0 is perfect
+    mask_f1: Number = math.nan  # of a blind model: how well it finds the damage, [0, 1]
+    mask_iou: Number = math.nan
 
     @property
     def known(self) -> dict[str, float]:
@@ -79,9 +84,9 @@ class Score(_Frozen):
 class Interval(_Frozen):
     """A mean over test pictures and the bounds between which it lies with 95 % confidence."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Number
+    low: Number
+    high: Number
 
 
 class MethodScores(_Frozen):
@@ -99,7 +104,7 @@ class Beside(_Frozen):
     """One method in the table of all methods: its scores on the pictures that all repaired, and its time."""
 
     score: Score
-    seconds: float  # per picture, on the machine that evaluated; NaN for doing nothing
+    seconds: Number  # per picture, on the machine that evaluated; NaN for doing nothing
 
 
 class Slice(_Frozen):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from components.config import Settings
 from components.manifest import Manifest
 from components.tracking.client import connect
+from components.tracking.ledger import insist
 
 _DIGEST = "digest"
 _DATASET_DIGEST_LENGTH = 32  # of MLflow's database
@@ -50,3 +54,16 @@ def logged_model(settings: Settings, run_id: str, model: Manifest) -> str:
     client.finalize_logged_model(made.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
     return str(made.model_id)
+
+
+def link_version(client: MlflowClient, model_id: str, name: str, number: str) -> None:
+    """Let MLflow's pages show a registered version beside the logged model that it is.
+
+    The tag is what MLflow's own registration sets and its pages read. ``create_model_version(model_id=...)`` will not
+    do: a server that serves artifacts takes it for files of the logged model alone, and ours are the run's; a store
+    by itself drops it, since its versions have no such column (``ModelVersion.model_id`` is ``None`` for good).
+    """
+    version = {"name": name, "version": number}
+    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if version not in known:
+        insist(client.set_logged_model_tags, model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, version])})

@@ -22,6 +22,7 @@ from components.config import Settings
 from components.inpainting.scores import Decision
 from components.tracking.client import GENERATOR_FOLDER, connect
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
+from components.tracking.logged import link_version
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -57,15 +58,18 @@ class Registry:
         """Register the generator that a run logged, and point ``challenger`` at it.
 
         A version with the same ``digest`` tag and run is not registered twice, not by two processes at once either;
-        it gets the new tags. The champion is no challenger, however often it is registered.
+        it gets the new tags. The champion is no challenger, however often it is registered. MLflow's pages show the
+        version beside the logged model whose id is given.
         """
         if not self._equals(run_id, tags["digest"]):
-            self._create(run_id, tags, description, logged_model)
+            self._create(run_id, tags, description)
         version, *twins = self._equals(run_id, tags["digest"])
         for twin in twins:
             self._remove(twin)
         self.tag(version.number, tags)
         insist(self._client.update_model_version, self.name, version.number, description)
+        if logged_model:
+            link_version(self._client, logged_model, self.name, version.number)
         if self._champion(self._ledger.history()) != version.number:
             insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
         return self.get(version.number)
@@ -210,11 +214,11 @@ class Registry:
         """
         return [v for v in reversed(self.versions()) if v.run_id == run_id and v.tags.get("digest") == digest]
 
-    def _create(self, run_id: str, tags: Mapping[str, str], description: str, logged_model: str) -> None:
+    def _create(self, run_id: str, tags: Mapping[str, str], description: str) -> None:
         insist(make_registered_model, self._client, self.name)
         insist(
             self._client.create_model_version, self.name, self._source(run_id), run_id,
-            tags=dict(tags), description=description, model_id=logged_model or None,
+            tags=dict(tags), description=description,
         )  # fmt: skip
 
     def _remove(self, twin: Version) -> None:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.metrics [--count 64] [--rounds 5]
 
 The pictures are crops of scikit-image's photographs with noise on them. scikit-image takes one picture at a time,
-ours all of them, both on one thread, and on a GPU where there is one, the way there and back included. Both
-compute in float64.
+ours all of them, both on one thread, and on a GPU where there is one, the way there and back included.
+scikit-image computes in float64, ours in integers as far as they go.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 from skimage import data
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     print(f"SSIM of {arguments.count} pictures, best of {arguments.rounds} rounds in turn, one thread")  # fmt: skip
     for size in _SIZES:

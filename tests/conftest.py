@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from tests.browsing import Open, Site
+    from tests.cluster_api import Cluster
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -147,6 +148,30 @@ def picture() -> Bytes:
     rows, columns = np.mgrid[:200, :240].astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, rows.shape, dtype=np.uint8)
     return np.stack([columns, rows, noise], axis=-1)
+
+
+@pytest.fixture(scope="session")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The service account of pods that ``tests.cluster_api`` knows."""
+    from tests.cluster_api import make_account
+
+    folder = tmp_path_factory.mktemp("account")
+    make_account(folder)
+    return folder
+
+
+@pytest.fixture
+def pod(account: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """This process as a pod of the namespace ``team``, and the cluster around it."""
+    from components import cluster
+    from tests.cluster_api import Cluster, serve
+
+    monkeypatch.setattr(cluster, "_ACCOUNT", account)
+    played = Cluster()
+    with serve(played, account) as port:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        yield played
 
 
 Kintsugi = Callable[..., subprocess.CompletedProcess[str]]

@@ -117,5 +117,5 @@ def _start(jobs: TrainJobs, name: str, manifest: dict[str, object]) -> None:
             jobs.delete(name)
         time.sleep(_PAUSE)
     raise ClusterError(
-        f"TrainJob {name} is deleted but does not go: 'kubectl describe trainjob {name}' says what holds it; remove that"
+        f"TrainJob {name} is deleted but does not go: 'kubectl describe trainjob {name}' says what holds it"
     )

@@ -99,7 +99,7 @@ def _obstacles(job: Json, pods: list[Json], num_nodes: int) -> Iterator[str]:
 def _obstacle(pod: Json) -> str:
     for condition in pod.get("status", {}).get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"{condition.get('message', 'there is no room')} (run_gpu and train_num_processes say what they need)"
+            return f"{condition.get('message', 'there is no room')} (run_gpu and train_num_processes ask for it)"
     for status in _containers(pod):
         waiting = status.get("state", {}).get("waiting", {})
         if waiting and waiting.get("reason") not in _ORDINARY:

@@ -23,7 +23,7 @@ class NoAnswer(ClusterError):
 
 
 class TrainJobs:
-    """The TrainJobs of this pod's namespace; methods raise ``ClusterError``, or ``NoAnswer`` where trying again helps."""
+    """The TrainJobs of this pod's namespace; methods raise ``ClusterError``, and ``NoAnswer`` where trying helps."""
 
     def __init__(self) -> None:
         from kubernetes import client

@@ -43,13 +43,13 @@ class Cluster:
     objects: dict[str, dict[str, Json]] = field(
         default_factory=lambda: {"persistentvolumeclaims": {}, "pods": {}, "trainjobs": {}}
     )
-    logs: dict[str, list[str]] = field(default_factory=dict)  # by pod; a line may be None's place to break
+    logs: dict[str, list[str]] = field(default_factory=dict)  # by pod
     refusals: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # by verb and resource
     asked: list[tuple[str, str]] = field(default_factory=list)  # verbs and resources
     tokens: set[str] = field(default_factory=set)
     made: Callable[[Json], None] = lambda _: None
     deleted: Callable[[Json], None] = lambda _: None
-    breaks: int = 0  # connections of a log that break after one line
+    breaks: list[int] = field(default_factory=list)  # after how many lines the next connection to a log breaks
 
     @property
     def claims(self) -> dict[str, Json]:
@@ -107,6 +107,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers from ``cluster``."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # else headers and body go apart, and wait for each other's acknowledgement
     cluster: Cluster
 
     def do_GET(self) -> None:
@@ -193,9 +194,10 @@ class Handler(BaseHTTPRequestHandler):
             lines = self.cluster.logs.get(name, [])
             for line in lines[sent:]:
                 self.wfile.write(f"{len(line.encode()) + 1:x}\r\n{line}\n\r\n".encode())
+                self.wfile.flush()
                 sent += 1
-                if self.cluster.breaks:
-                    self.cluster.breaks -= 1
+                if self.cluster.breaks and sent == self.cluster.breaks[0]:
+                    self.cluster.breaks.pop(0)
                     self.wfile.write(b"20\r\nhalf a li")
                     self.close_connection = True
                     return

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
     config = PipelineConfig.from_flat({**SMALL, "data_num_test": 8}).data
     return prepare_here(config, folder, Settings(home=folder, workers=1))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 32 pixels."""
+    folder = tmp_path_factory.mktemp("small")
+    data = {**SMALL, "data_image_size": 32, "data_num_val": 4, "data_num_test": 8}
+    return prepare_here(PipelineConfig.from_flat(data).data, folder, Settings(home=folder, workers=1))
 
 
 @pytest.fixture
@@ -198,3 +207,12 @@ def data_config(**changes: object) -> DataConfig:
     """The small dataset's configuration with changes, by flat names without their prefix."""
     small = {name: value for name, value in SMALL.items() if name.startswith("data_")}
     return PipelineConfig.from_flat({**small, **{f"data_{name}": value for name, value in changes.items()}}).data
+
+
+def wait_for(path: Path, pattern: str) -> None:
+    """Wait until there is a file of that pattern under ``path``."""
+    for _ in range(6000):
+        if any(path.glob(pattern)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {pattern} in {path} after two minutes")

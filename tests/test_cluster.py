@@ -47,7 +47,9 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(pod: Cluster, monkeypatc
 
 
 def test_several_nodes_need_a_cluster() -> None:
-    with pytest.raises(ClusterError, match=r"train_num_nodes = 2 trains on nodes of a Kubernetes cluster.*leave it at 1"):
+    with pytest.raises(
+        ClusterError, match=r"train_num_nodes = 2 trains on nodes of a Kubernetes cluster.*leave it at 1"
+    ):
         ensure_volume("kintsugi", 2)
 
 

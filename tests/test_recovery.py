@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 
 from components.config import PipelineConfig, Settings
 from components.inpainting.batches import Batch
-from components.prepare import prepare_here
 from components.train import TrainingDiverged, train
 from components.train.loop import AdversarialLoop, StepLosses
-from tests.conftest import SMALL
+from tests.conftest import wait_for
 
 KILLS = int(os.environ.get("KINTSUGI_TEST_KILLS", "6"))
 STEPS = max(16, 8 * KILLS // 3)  # a kill costs a step or two
@@ -29,14 +28,6 @@ SHORT = {
     "train_steps": STEPS, "train_batch_size": 4, "train_log_interval": 2, "train_sample_interval": 8,
     "train_checkpoint_interval": 0, "train_precision": "fp32", "train_compile": "off",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 32 pixels."""
-    folder = tmp_path_factory.mktemp("small")
-    data = {**SMALL, "data_image_size": 32, "data_num_val": 4, "data_num_test": 8}
-    return prepare_here(PipelineConfig.from_flat(data).data, folder, Settings(home=folder, workers=1))
 
 
 def start(dataset: Path, home: Path, kills: int = 0, **changes: object) -> subprocess.Popen[str]:
@@ -70,14 +61,6 @@ def assert_same(model: Path, undisturbed: Path) -> None:
     assert sorted(p.name for p in (model / "samples").iterdir()) == sorted(
         p.name for p in (undisturbed / "samples").iterdir()
     )
-
-
-def wait_for(path: Path, pattern: str) -> None:
-    for _ in range(6000):
-        if any(path.glob(pattern)):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"no {pattern} in {path} after two minutes")
 
 
 @pytest.mark.slow

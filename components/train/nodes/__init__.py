@@ -41,7 +41,7 @@ def train_on_nodes(order: Order) -> None:
     if not _is_finished(shared.model):
         _run(shared)
     copy_folder(shared.model, order.model, KIND)
-    shutil.rmtree(shared.dataset)  # the model is kept for a pod that comes after this one
+    shutil.rmtree(shared.dataset, ignore_errors=True)  # the model is kept for a pod that comes after this one
 
 
 def _put_on_volume(order: Order) -> Order:
@@ -65,7 +65,7 @@ def _run(order: Order) -> None:
     name, jobs = f"kintsugi-{order.place.name}", TrainJobs()
     manifest = train_job(name, _command(order), order.config, order.run, jobs.own_pod())
     try:
-        _start(jobs, name, manifest)
+        _start(jobs, name, manifest, order.model)
         Follower(jobs, name, order.config.num_nodes).follow()
     except KeyboardInterrupt:
         _cancel(jobs, name)
@@ -99,8 +99,8 @@ def _command(order: Order) -> list[str]:
             "-m", "components.train.worker", str(order.place / "order.json")]  # fmt: skip
 
 
-def _start(jobs: TrainJobs, name: str, manifest: dict[str, object]) -> None:
-    """Make the job, or find the one that is under way."""
+def _start(jobs: TrainJobs, name: str, manifest: dict[str, object], model: Path) -> None:
+    """Make the job, or find the one that is under way, or that has just made the model."""
     latest = time.monotonic() + _GOING
     while time.monotonic() < latest:
         found = jobs.get(name)
@@ -110,6 +110,8 @@ def _start(jobs: TrainJobs, name: str, manifest: dict[str, object]) -> None:
                 return
         elif "deletionTimestamp" not in found["metadata"]:
             how, why = ending(found)
+            if how == "Complete" and _is_finished(model):
+                return
             if not how:
                 say(f"TrainJob {name} is under way; following it")
                 return

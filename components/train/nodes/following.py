@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from components.progress import say
-from components.train.nodes.jobs import NoAnswer, TrainJobs
+from components.train.nodes.jobs import LogBroke, NoAnswer, TrainJobs
 from components.train.nodes.manifest import Json
 
 _PAUSE = 5.0  # seconds between two looks at the job
@@ -60,8 +60,9 @@ class Follower:
         if not how:
             self._tell("; ".join(_obstacles(job, pods, self._num_nodes)))
         self._answered = time.monotonic()
-        if pods:
-            self._print(pods[0])
+        for pod in pods[:1]:
+            while not self._print(pod) and how:  # that was not all of it, and there is no other time
+                self._tell(f"the log of {pod['metadata']['name']} broke off; taking it up again")
         if how == "Failed":
             raise WorkersFailed(
                 f"TrainJob {self._name} failed ({why}): what its first node printed is above, and 'kubectl describe "
@@ -69,15 +70,22 @@ class Follower:
             )
         return how == "Complete"
 
-    def _print(self, pod: Json) -> None:
-        """Print the log from where it was left; times are of one format and length, so they compare as text."""
+    def _print(self, pod: Json) -> bool:
+        """Print the log from where it was left, and return whether that was all of it.
+
+        Times are of one format and length, so they compare as text.
+        """
         if not any("waiting" not in status.get("state", {}) for status in _containers(pod)):
-            return
+            return True
         since = int(time.monotonic() - self._heard) + 60 if self._printed else None  # clocks differ: a minute more
-        for moment, line in self._jobs.log(pod["metadata"]["name"], since):
-            if moment > self._printed:
-                say(line)
-                self._printed, self._heard = moment, time.monotonic()
+        try:
+            for moment, line in self._jobs.log(pod["metadata"]["name"], since):
+                if moment > self._printed:
+                    say(line)
+                    self._printed, self._heard = moment, time.monotonic()
+        except LogBroke:
+            return False
+        return True
 
     def _tell(self, text: str) -> None:
         if text and text != self._told:

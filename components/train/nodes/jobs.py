@@ -15,11 +15,16 @@ from components.train.nodes.manifest import API, CONTAINER, JOB, Json
 _RESOURCE = dict(zip(("group", "version"), API.split("/"), strict=True), plural="trainjobs")
 _PATIENCE = (5, 30)  # seconds to connect, and to wait for an answer
 _QUIET = 60  # seconds without a line, after which to look whether the job is still there
+_RAW = {"_preload_content": False}  # as sent: the client's own models refuse what a newer cluster leaves out
 _GUIDE = "docs/operations.md, Several nodes"
 
 
 class NoAnswer(ClusterError):
     """The API cannot be reached, or is busy; it may answer later."""
+
+
+class LogBroke(Exception):
+    """A log stopped before its container did, or said nothing for a minute."""
 
 
 class TrainJobs:
@@ -29,14 +34,14 @@ class TrainJobs:
         from kubernetes import client
 
         api = api_client()
-        self._jobs, self._core, self._plain = client.CustomObjectsApi(api), client.CoreV1Api(api), api
+        self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         self._place = {**_RESOURCE, "namespace": namespace()}
 
     def own_pod(self) -> Json:
         """The pod that this process runs in."""
         with _asking("get", "pods"):
             name = os.environ.get("KFP_POD_NAME") or socket.gethostname()
-            return self._json(self._core.read_namespaced_pod(name, namespace(), _request_timeout=_PATIENCE))
+            return _json(self._core.read_namespaced_pod(name, namespace(), **_RAW, _request_timeout=_PATIENCE))
 
     def get(self, name: str) -> Json | None:
         """A TrainJob; ``None`` where there is none."""
@@ -62,13 +67,15 @@ class TrainJobs:
         """The pods of a TrainJob's nodes, in the order of their ranks."""
         chosen = f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={JOB}"
         with _asking("list", "pods"):
-            found = self._core.list_namespaced_pod(namespace(), label_selector=chosen, _request_timeout=_PATIENCE)
-        return sorted((self._json(pod) for pod in found.items), key=_rank)
+            found = self._core.list_namespaced_pod(
+                namespace(), label_selector=chosen, **_RAW, _request_timeout=_PATIENCE
+            )
+            return sorted(_json(found)["items"], key=_rank)
 
     def log(self, pod: str, since: int | None) -> Iterator[tuple[str, str]]:
         """Time and text of each line that a pod's container prints, of the last ``since`` seconds and from now on.
 
-        Ends with the container, when it breaks, after a minute without a line, and where there is no log just now.
+        Ends with the container, and where there is no log just now. Raises ``LogBroke``.
         """
         from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
@@ -76,16 +83,20 @@ class TrainJobs:
         wanted |= {"since_seconds": since} if since else {}
         with _asking("get", "pods/log"), _unless(400, 404):
             response = self._core.read_namespaced_pod_log(
-                pod, namespace(), **wanted, _preload_content=False, _request_timeout=(_PATIENCE[0], _QUIET)
+                pod, namespace(), **wanted, **_RAW, _request_timeout=(_PATIENCE[0], _QUIET)
             )
-            with contextlib.closing(response), contextlib.suppress(ProtocolError, ReadTimeoutError):
-                for line in _lines(response):
-                    time, _, text = line.decode(errors="replace").partition(" ")
-                    yield time, text
+            with contextlib.closing(response):
+                try:
+                    for line in _lines(response):
+                        time, _, text = line.decode(errors="replace").partition(" ")
+                        yield time, text
+                except (ProtocolError, ReadTimeoutError) as error:
+                    raise LogBroke(str(error)) from None
 
-    def _json(self, content: Any) -> Json:
-        plain: Json = self._plain.sanitize_for_serialization(content)
-        return plain
+
+def _json(response: Any) -> Json:
+    content: Json = json.loads(response.data)
+    return content
 
 
 def _rank(pod: Json) -> int:

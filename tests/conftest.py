@@ -38,6 +38,13 @@ SMALL = {
 }
 
 
+SHORTEST = {
+    "train_steps": 8, "train_batch_size": 4, "train_log_interval": 2, "train_sample_interval": 8,
+    "train_checkpoint_interval": 0, "train_precision": "fp32", "train_compile": "off",
+}  # fmt: skip
+"""A training that counts its steps, bit for bit the same wherever it runs."""
+
+
 @pytest.fixture(scope="session")
 def photographs() -> list[Bytes]:
     """Real photographs, uint8 H,W,3, of several sizes."""
@@ -60,6 +67,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     data = {**SMALL, "data_image_size": 32, "data_num_val": 4, "data_num_test": 8}
     return prepare_here(PipelineConfig.from_flat(data).data, folder, Settings(home=folder, workers=1))
+
+
+@pytest.fixture(scope="session")
+def two_processes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of the shortest training, by two processes on one machine."""
+    from components.train import train
+
+    home = tmp_path_factory.mktemp("two_processes")
+    config = PipelineConfig.from_flat({**SHORTEST, "train_num_processes": 2})
+    train(config.train, config.run, small, small.with_name("card.html"), home / "model", Settings(home=home))
+    return home / "model"
 
 
 @pytest.fixture

@@ -20,14 +20,11 @@ from components.config import PipelineConfig, Settings
 from components.inpainting.batches import Batch
 from components.train import TrainingDiverged, train
 from components.train.loop import AdversarialLoop, StepLosses
-from tests.conftest import wait_for
+from tests.conftest import SHORTEST, wait_for
 
 KILLS = int(os.environ.get("KINTSUGI_TEST_KILLS", "6"))
 STEPS = max(16, 8 * KILLS // 3)  # a kill costs a step or two
-SHORT = {
-    "train_steps": STEPS, "train_batch_size": 4, "train_log_interval": 2, "train_sample_interval": 8,
-    "train_checkpoint_interval": 0, "train_precision": "fp32", "train_compile": "off",
-}  # fmt: skip
+SHORT = {**SHORTEST, "train_steps": STEPS}
 
 
 def start(dataset: Path, home: Path, kills: int = 0, **changes: object) -> subprocess.Popen[str]:
@@ -147,10 +144,11 @@ def test_astray_twice_it_stops_and_hands_on_nothing(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_joint_batch(small: Path, settings: Settings, tmp_path: Path) -> None:
-    one = in_process(small, settings, tmp_path / "one", train_steps=8)
-    two = in_process(small, settings, tmp_path / "two", train_steps=8, train_num_processes=2)
-    alone, together = (load_file(model / "generator.safetensors") for model in (one, two))
+def test_two_processes_train_as_one_with_the_joint_batch(
+    small: Path, two_processes: Path, settings: Settings, tmp_path: Path
+) -> None:
+    one = in_process(small, settings, tmp_path / "one", **SHORTEST)
+    alone, together = (load_file(model / "generator.safetensors") for model in (one, two_processes))
     assert alone.keys() == together.keys()
     moved = max(tensor.abs().max().item() for name, tensor in alone.items() if name.endswith("head.weight"))
     assert moved > 1e-4

@@ -19,6 +19,7 @@ import torch
 from components.cluster import ClusterError
 from components.config import PipelineConfig, Settings
 from components.inpainting.dataset import KIND as DATASET
+from components.inpainting.inpainter import usable_cores
 from components.manifest import complete_folder, copy_folder, read_manifest
 from components.plan import plan
 from components.train import train
@@ -395,13 +396,17 @@ class Nodes:
             "PET_NNODES": trainer["numNodes"], "PET_NPROC_PER_NODE": trainer["numProcPerNode"],
             "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": free_port(),
         }  # fmt: skip
+        cores, count = sorted(os.sched_getaffinity(0)), trainer["numNodes"]
+        size = max(1, usable_cores() // count)  # as many threads a process as on one node
+        shares = [cores[rank * size :][:size] or cores[:size] for rank in range(count)]
         self.processes = []
-        for rank in range(trainer["numNodes"]):
+        for rank in range(count):
             variables = {key: str(value) for key, value in {**given, **world, "PET_NODE_RANK": rank}.items()}
             process = subprocess.Popen(
                 trainer["command"], env=self.environment | variables, text=True, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
+            os.sched_setaffinity(process.pid, shares[rank])
             self.processes.append(process)
             threading.Thread(target=self._print, args=(self.cluster.add_node(name, rank), process), daemon=True).start()
         threading.Thread(target=self._watch, args=(name,), daemon=True).start()

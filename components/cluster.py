@@ -30,19 +30,32 @@ def token() -> str:
     return (_ACCOUNT / "token").read_text().strip() if in_cluster() else ""
 
 
-def ensure_volume(name: str) -> str:
+def require_cluster(num_nodes: int) -> None:
+    """Raise ``ClusterError`` where there is no cluster whose nodes could train."""
+    if not in_cluster():
+        raise ClusterError(
+            f"train_num_nodes = {num_nodes} trains on nodes of a Kubernetes cluster, and this is one machine: leave it "
+            "at 1, and give the number of cards as train_num_processes"
+        )
+
+
+def ensure_volume(name: str, num_nodes: int = 1) -> str:
     """Make a volume claim where it is missing; returns a sentence about it, ``""`` outside of a cluster.
 
-    Raises ``ClusterError`` where it is missing and this pod may not make it.
+    Raises ``ClusterError`` where it is missing and this pod may not make it, and where ``num_nodes`` nodes are to
+    train and there is no cluster, or no claim that all of them can write to.
     """
+    if num_nodes > 1:
+        require_cluster(num_nodes)
     if not in_cluster():
         return ""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
+    modes: list[str] | None = None
     try:
-        _core().read_namespaced_persistent_volume_claim(name, namespace(), _request_timeout=_PATIENCE)
-        return f"State goes to the volume claim {name}."
+        claim = _core().read_namespaced_persistent_volume_claim(name, namespace(), _request_timeout=_PATIENCE)
+        modes = claim.spec.access_modes
     except ApiException as error:
         if error.status == _FORBIDDEN:  # it may be there all the same; a pod that mounts it will tell
             return f"State goes to the volume claim {name}, which this pod may not look at."
@@ -52,7 +65,13 @@ def ensure_volume(name: str) -> str:
             ) from None
     except HTTPError as error:
         raise ClusterError(f"the cluster's API does not answer ({error}); the run can be tried again") from None
-    return _make_volume(name)
+    if num_nodes > 1 and "ReadWriteMany" not in (modes or []):
+        raise ClusterError(
+            f"train_num_nodes = {num_nodes} needs a volume that all nodes write to, and the claim {name} is "
+            f"{' '.join(modes) if modes else 'missing'}: make one that is ReadWriteMany (docs/operations.md, Several "
+            "nodes) and name it as run_volume"
+        )
+    return _make_volume(name) if modes is None else f"State goes to the volume claim {name}."
 
 
 def _make_volume(name: str) -> str:

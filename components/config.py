@@ -144,7 +144,11 @@ class TrainConfig(Section):
     compile: Literal["auto", "off", "on"] = Field(
         "auto", description="compile the networks; auto: where supported, and on a CPU for long trainings only"
     )
-    num_processes: int = Field(1, ge=1, le=64, description="processes that train together, one per GPU")
+    num_processes: int = Field(1, ge=1, le=64, description="processes that train together on a node, one per GPU")
+    num_nodes: int = Field(
+        1, ge=1, le=64, description="nodes of a cluster that train together, train_num_processes on each; above 1 it "
+        "takes Kubeflow Trainer and a run_volume that is ReadWriteMany",
+    )  # fmt: skip
     seed: int = Field(0, ge=0, description="seed of weights, batches and masks")
 
     @model_validator(mode="after")
@@ -155,10 +159,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _even_shares(self) -> Self:
-        if self.batch_size % (2 * self.num_processes):
+        count = self.num_processes * self.num_nodes
+        if self.batch_size % (2 * count):
             raise ValueError(
-                f"train_batch_size = {self.batch_size} does not divide into even shares for {self.num_processes} "
-                f"processes; make it a multiple of {2 * self.num_processes}"
+                f"train_batch_size = {self.batch_size} does not divide into even shares for {count} processes; "
+                f"make it a multiple of {2 * count}"
             )
         return self
 
@@ -231,7 +236,7 @@ class RunConfig(Section):
     experiment: str = Field("kintsugi", min_length=1, description="MLflow experiment")
     name: str = Field("training", min_length=1, description="name of the MLflow run")
     gpu: Literal["p100", "l4", "t4", "v100", "a100", "h100", "none"] = Field(
-        "p100", description="cards of the nodes that train, train_num_processes of them; none: a CPU"
+        "p100", description="cards of the nodes that train, train_num_processes on each; none: a CPU"
     )
     spot: bool = Field(False, description="whether spot nodes may train; a preempted training goes on elsewhere")
     volume: str = Field(

@@ -21,7 +21,7 @@ Mode = Literal["standard", "fidelity", "realism", "blind"]
 
 SHOWN = (
     "data_source", "data_classes", "data_image_size", "data_masks",
-    "train_model", "train_steps", "train_batch_size", "train_learning_rate", "train_num_processes",
+    "train_model", "train_steps", "train_batch_size", "train_learning_rate", "train_num_processes", "train_num_nodes",
     "gate_mode", "gate_min_ssim", "gate_max_mse", "serve_model_name",
     "run_gpu", "run_spot", "run_volume", "run_webhook",
 )  # fmt: skip
@@ -157,7 +157,7 @@ def document() -> str:
         "## Presets",
         "`run_preset` and `run_mode` in the form, `--preset cifar,realism` at the command line.",
         "\n".join(["| preset | | sets |", "|---|---|---|", *map(_preset_row, presets())]),
-        "## GPU profiles", "What `run_gpu` asks Kubernetes for, `train_num_processes` cards of it.",
+        "## GPU profiles", "What `run_gpu` asks Kubernetes for, `train_num_processes` cards of it on every node.",
         "\n".join(["| run_gpu | node label | card | GB | |", "|---|---|---|---|---|", *_pool_rows()]),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"

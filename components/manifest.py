@@ -6,6 +6,7 @@ folder finds all of it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -82,6 +83,22 @@ def complete_folder(target: Path, kind: str) -> Iterator[Draft]:
         draft.path.rename(target)
     finally:
         shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path, kind: str) -> None:
+    """Copy a finished folder to ``target``, atomically; where it is there already, do nothing.
+
+    Raises ``ManifestError`` where ``source`` is none, and where the copy is not what the manifest says.
+    """
+    manifest = read_manifest(source, kind)
+    with contextlib.suppress(ManifestError):
+        if read_manifest(target, kind).digest == manifest.digest:
+            return
+    with complete_folder(target, kind) as draft:
+        shutil.copytree(source, draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+        draft.facts, draft.made_from = dict(manifest.facts), dict(manifest.made_from)
+        if folder_digest(draft.path) != manifest.digest:
+            raise ManifestError(f"{source} is not what its manifest says; run the step that made it again")
 
 
 def write_file(target: Path, content: str | bytes) -> None:

@@ -10,7 +10,7 @@ from components.cluster import ensure_volume
 from components.config import PipelineConfig, ReadOrder
 from components.form import resolve
 from components.manifest import code_version, write_file
-from components.pools import POOLS, place
+from components.pools import POOLS, Placement, place
 from components.progress import say, step
 from components.report import render
 
@@ -22,12 +22,12 @@ def plan(form: Mapping[str, Any], cpu_image: str, gpu_image: str, report: Path) 
     The sections come in the order of ``PipelineConfig``. The code version stands in every one, so that a
     step's cache key changes with the code. ``report`` becomes a page (HTML) that names every parameter and
     who set it. On a cluster the shared volume is made where it is missing. Raises ``ConfigError`` naming
-    every parameter that is wrong.
+    every parameter that is wrong, and ``ClusterError`` where the cluster, or having none, does not allow the run.
     """
     config, origins = resolve(form)
-    placement = place(config.run.gpu, config.train.num_processes, spot=config.run.spot)
+    placement = _placement(config)
     say(f"{len(config.flat())} parameters are valid{''.join(_choices(config, origins))}")
-    notes = [note for note in (_where(config), ensure_volume(config.run.volume)) if note]
+    notes = [note for note in (_where(config), ensure_volume(config.run.volume, config.train.num_nodes)) if note]
     shown = {name: value for name, value in config.flat().items() if name != "run_webhook"}
     write_file(report, render("plan.html", title="The run as planned", parameters=shown, origins=origins, notes=notes))
     planned = [
@@ -40,6 +40,13 @@ def plan(form: Mapping[str, Any], cpu_image: str, gpu_image: str, report: Path) 
     return *dumped, placement.node_selector, placement.tolerations, placement.accelerator_limit, image, orders
 
 
+def _placement(config: PipelineConfig) -> Placement:
+    """Where the pod of the train step goes; with several nodes it only starts and follows those that train."""
+    if config.train.num_nodes > 1:
+        return Placement()
+    return place(config.run.gpu, config.train.num_processes, spot=config.run.spot)
+
+
 def _choices(config: PipelineConfig, origins: Mapping[str, str]) -> list[str]:
     flat = config.flat()
     return [f"; {name} = {flat[name]} ({origin})" for name, origin in origins.items() if name != "run_webhook"]
@@ -47,12 +54,13 @@ def _choices(config: PipelineConfig, origins: Mapping[str, str]) -> list[str]:
 
 def _where(config: PipelineConfig) -> str:
     """On which nodes a cluster trains; a machine of one's own trains on whatever it has."""
+    nodes = "a node" if config.train.num_nodes == 1 else f"{config.train.num_nodes} nodes at once"
     if config.run.gpu == "none":
-        return "On a cluster, training takes any node and no GPU."
+        return f"On a cluster, training takes {nodes} of any kind and no GPU."
     pool, count = POOLS[config.run.gpu], config.train.num_processes
     kind = " (spot nodes too)" if config.run.spot else ""
     note = f" {pool.accelerator}: {pool.note}." if pool.note else ""
     return (
-        f"On a cluster, training waits for a node{kind} with {count} free {pool.accelerator}; where there is none, "
+        f"On a cluster, training waits for {nodes}{kind} with {count} free {pool.accelerator}; where there is none, "
         f"set run_gpu to another profile, or to none to train on a CPU.{note}"
     )

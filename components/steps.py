@@ -18,6 +18,7 @@ IMAGE, GPU_IMAGE = f"kintsugi/cpu:{__version__}", f"kintsugi/gpu:{__version__}" 
 def plan(
     data_source: str, data_classes: str, data_image_size: int, data_masks: str,
     train_model: str, train_steps: int, train_batch_size: int, train_learning_rate: float, train_num_processes: int,
+    train_num_nodes: int,
     gate_mode: str, gate_min_ssim: float, gate_max_mse: float, serve_model_name: str,
     run_gpu: str, run_spot: bool, run_volume: str, run_webhook: str, run_preset: str, run_mode: str, run_overrides: str,
     run_id: str, cpu_image: str, gpu_image: str, report: Output[HTML],

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-MAX_FIELDS = 20
+MAX_FIELDS = 21
 _CHANNEL = re.compile(r"inputs\.parameter_values\['([^']*)'\]")
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'")
 _CRASHING = ("{{$.pipeline_job_resource_name}}", "{{$.pipeline_job_create_time_utc}}")

@@ -17,6 +17,23 @@ DAY = 24 * 3600
 LIMITS = dsl.PipelineConfig(active_deadline_seconds=3 * DAY, ttl_seconds_after_finished=14 * DAY)
 
 
+def release(config, dataset, model, evaluation, decision, volume):
+    """What becomes of an admitted model: registered, packaged, verified, promoted."""
+    registered = furnish(
+        steps.register(
+            config=config, model=model, evaluation=evaluation, decision=decision,
+            pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        ), volume,
+    )  # fmt: skip
+    version = registered.output
+    packaged = furnish(steps.package(config=config, version=version, dataset=dataset), volume)
+    verified = furnish(steps.verify(config=config, bento=packaged.outputs["bento"]), volume)
+    with dsl.If(verified.output == True, name="verified"):  # noqa: E712
+        promoted = furnish(steps.promote(config=config, version=version, decision=decision), volume)
+    for task in (registered, packaged, verified, promoted):
+        task.set_caching_options(enable_caching=False)  # they see what no cache key sees
+
+
 @dsl.pipeline(
     name="kintsugi-training",
     description=DESCRIPTION,
@@ -33,6 +50,7 @@ def training_pipeline(
     train_batch_size: int = 8,
     train_learning_rate: float = 0.002,
     train_num_processes: int = 1,
+    train_num_nodes: int = 1,
     gate_mode: str = "enforce",
     gate_min_ssim: float = 0.9,
     gate_max_mse: float = 0.02,
@@ -72,20 +90,7 @@ def training_pipeline(
         decision = gated.outputs["decision"]
 
         with dsl.If(gated.outputs["Output"] == True, name="admitted"):  # noqa: E712 (a comparison kfp records)
-            registered = furnish(
-                steps.register(
-                    config=planned["serve"], model=model, evaluation=evaluation, decision=decision,
-                    pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                ), run_volume,
-            )  # fmt: skip
-            version = registered.output
-            packaged = furnish(steps.package(config=planned["serve"], version=version, dataset=dataset), run_volume)
-            verified = furnish(steps.verify(config=planned["serve"], bento=packaged.outputs["bento"]), run_volume)
+            release(planned["serve"], dataset, model, evaluation, decision, run_volume)
 
-            with dsl.If(verified.output == True, name="verified"):  # noqa: E712
-                promoted = furnish(
-                    steps.promote(config=planned["serve"], version=version, decision=decision), run_volume
-                )
-
-    for task in (plan, read, prepared, evaluated, gated, registered, packaged, verified, promoted):
-        task.set_caching_options(enable_caching=False)  # they see what no cache key sees
+    for task in (plan, read, prepared, evaluated, gated):
+        task.set_caching_options(enable_caching=False)  # as in release

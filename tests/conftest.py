@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from tests.browsing import Open, Site
+    from tests.cluster_api import Cluster
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -35,8 +37,13 @@ SMALL = {
     "train_sample_interval": 100,
 }
 
+SHORTEST = {
+    "train_steps": 8, "train_batch_size": 4, "train_log_interval": 2, "train_sample_interval": 8,
+    "train_checkpoint_interval": 0, "train_precision": "fp32", "train_compile": "off",
+}  # fmt: skip
+"""A training that counts its steps, bit for bit the same wherever it runs."""
 
-LONGEST = ("test_docker", "test_end_to_end", "test_recovery", "test_verify")
+LONGEST = ("test_docker", "test_end_to_end", "test_recovery", "test_verify", "test_evaluate", "test_trainjob")
 """Files that take minutes each: they begin first, so that none is left alone at the end."""
 
 
@@ -69,6 +76,25 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
     config = PipelineConfig.from_flat({**SMALL, "data_num_test": 8}).data
     return prepare_here(config, folder, Settings(home=folder, workers=1))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 32 pixels."""
+    folder = tmp_path_factory.mktemp("small")
+    data = {**SMALL, "data_image_size": 32, "data_num_val": 4, "data_num_test": 8}
+    return prepare_here(PipelineConfig.from_flat(data).data, folder, Settings(home=folder, workers=1))
+
+
+@pytest.fixture(scope="session")
+def two_processes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of the shortest training, by two processes on one machine."""
+    from components.train import train
+
+    home = tmp_path_factory.mktemp("two_processes")
+    config = PipelineConfig.from_flat({**SHORTEST, "train_num_processes": 2})
+    train(config.train, config.run, small, small.with_name("card.html"), home / "model", Settings(home=home))
+    return home / "model"
 
 
 @pytest.fixture
@@ -168,6 +194,30 @@ def picture() -> Bytes:
     return np.stack([columns, rows, noise], axis=-1)
 
 
+@pytest.fixture(scope="session")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The service account of pods that ``tests.cluster_api`` knows."""
+    from tests.cluster_api import make_account
+
+    folder = tmp_path_factory.mktemp("account")
+    make_account(folder)
+    return folder
+
+
+@pytest.fixture
+def pod(account: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """This process as a pod of the namespace ``team``, and the cluster around it."""
+    from components import cluster
+    from tests.cluster_api import Cluster, serve
+
+    monkeypatch.setattr(cluster, "_ACCOUNT", account)
+    played = Cluster()
+    with serve(played, account) as port:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        yield played
+
+
 Kintsugi = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -192,3 +242,12 @@ def data_config(**changes: object) -> DataConfig:
     """The small dataset's configuration with changes, by flat names without their prefix."""
     small = {name: value for name, value in SMALL.items() if name.startswith("data_")}
     return PipelineConfig.from_flat({**small, **{f"data_{name}": value for name, value in changes.items()}}).data
+
+
+def wait_for(path: Path, pattern: str) -> None:
+    """Wait until there is a file of that pattern under ``path``."""
+    for _ in range(6000):
+        if any(path.glob(pattern)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {pattern} in {path} after two minutes")

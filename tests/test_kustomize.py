@@ -155,7 +155,11 @@ def test_mlflow_proxies_artifacts_asks_for_a_login_and_knows_its_own_names(overl
 def test_steps_may_do_what_they_need_and_no_more(overlay: str) -> None:
     (role,) = of_kind(overlay, "Role").values()
     granted = {(r, verb) for rule in role["rules"] for r in rule["resources"] for verb in rule["verbs"]}
-    assert {("trainjobs", "create"), ("trainjobs", "delete"), ("pods/log", "get")} <= granted
+    assert granted == {
+        ("persistentvolumeclaims", "get"), ("persistentvolumeclaims", "create"),
+        ("trainjobs", "get"), ("trainjobs", "create"), ("trainjobs", "delete"),
+        ("pods", "get"), ("pods", "list"), ("pods/log", "get"),
+    }  # fmt: skip
     assert not any("*" in pair for pair in granted)
     assert not any(resource in ("secrets", "pods/exec", "roles") for resource, _ in granted)
     assert not of_kind(overlay, "ClusterRole")
@@ -166,6 +170,7 @@ MLFLOW = Peer(OURS, {"app.kubernetes.io/name": "mlflow"})
 POSTGRES = Peer(OURS, {"app.kubernetes.io/name": "postgres"})
 STRAY = Peer(OURS, {"app.kubernetes.io/name": "stray"})
 STEP = Peer("kubeflow", {"app.kubernetes.io/name": "kintsugi"})
+TRAINER = Peer("kubeflow", {"app.kubernetes.io/name": "kintsugi", "app.kubernetes.io/component": "train"})
 STRANGER = Peer("default", {"app.kubernetes.io/name": "anything"})
 CLIENT = Peer("shop", namespace_labels={"kintsugi/access": "serving"})
 DNS = Peer("kube-system", {"k8s-app": "kube-dns"})
@@ -177,6 +182,10 @@ GOOGLE = Peer(address="199.36.153.9")
 
 REACHABLE = [  # source, target, port, in which overlays
     (STEP, MLFLOW, 5000, OVERLAYS),
+    (TRAINER, MLFLOW, 5000, OVERLAYS),
+    (TRAINER, TRAINER, 29400, OVERLAYS),
+    (TRAINER, TRAINER, 40123, OVERLAYS),
+    (TRAINER, WEB, 443, OVERLAYS),
     (STEP, SERVING, 3000, OVERLAYS),
     (CLIENT, SERVING, 3000, OVERLAYS),
     (SERVING, MLFLOW, 5000, OVERLAYS),
@@ -188,6 +197,9 @@ REACHABLE = [  # source, target, port, in which overlays
     (MLFLOW, METADATA, 988, ("gke",)),
     (BALANCER, SERVING, 3000, ("gke",)),
     (STRANGER, SERVING, 3000, ()),
+    (STRANGER, TRAINER, 29400, ()),
+    (STEP, TRAINER, 29400, ()),
+    (SERVING, TRAINER, 29400, ()),
     (STRANGER, MLFLOW, 5000, ()),
     (CLIENT, MLFLOW, 5000, ()),
     (STRAY, MLFLOW, 5000, ()),

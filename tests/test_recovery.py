@@ -18,25 +18,13 @@ from safetensors.torch import load_file
 
 from components.config import PipelineConfig, Settings
 from components.inpainting.batches import Batch
-from components.prepare import prepare_here
 from components.train import TrainingDiverged, train
 from components.train.loop import AdversarialLoop, StepLosses
-from tests.conftest import SMALL
+from tests.conftest import SHORTEST, wait_for
 
 KILLS = int(os.environ.get("KINTSUGI_TEST_KILLS", "6"))
 STEPS = max(16, 8 * KILLS // 3)  # a kill costs a step or two
-SHORT = {
-    "train_steps": STEPS, "train_batch_size": 4, "train_log_interval": 2, "train_sample_interval": 8,
-    "train_checkpoint_interval": 0, "train_precision": "fp32", "train_compile": "off",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of 32 pixels."""
-    folder = tmp_path_factory.mktemp("small")
-    data = {**SMALL, "data_image_size": 32, "data_num_val": 4, "data_num_test": 8}
-    return prepare_here(PipelineConfig.from_flat(data).data, folder, Settings(home=folder, workers=1))
+SHORT = {**SHORTEST, "train_steps": STEPS}
 
 
 def start(dataset: Path, home: Path, kills: int = 0, **changes: object) -> subprocess.Popen[str]:
@@ -70,14 +58,6 @@ def assert_same(model: Path, undisturbed: Path) -> None:
     assert sorted(p.name for p in (model / "samples").iterdir()) == sorted(
         p.name for p in (undisturbed / "samples").iterdir()
     )
-
-
-def wait_for(path: Path, pattern: str) -> None:
-    for _ in range(6000):
-        if any(path.glob(pattern)):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"no {pattern} in {path} after two minutes")
 
 
 @pytest.mark.slow
@@ -164,10 +144,11 @@ def test_astray_twice_it_stops_and_hands_on_nothing(
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_joint_batch(small: Path, settings: Settings, tmp_path: Path) -> None:
-    one = in_process(small, settings, tmp_path / "one", train_steps=8)
-    two = in_process(small, settings, tmp_path / "two", train_steps=8, train_num_processes=2)
-    alone, together = (load_file(model / "generator.safetensors") for model in (one, two))
+def test_two_processes_train_as_one_with_the_joint_batch(
+    small: Path, two_processes: Path, settings: Settings, tmp_path: Path
+) -> None:
+    one = in_process(small, settings, tmp_path / "one", **SHORTEST)
+    alone, together = (load_file(model / "generator.safetensors") for model in (one, two_processes))
     assert alone.keys() == together.keys()
     moved = max(tensor.abs().max().item() for name, tensor in alone.items() if name.endswith("head.weight"))
     assert moved > 1e-4

@@ -16,15 +16,12 @@ from components.manifest import code_version, read_manifest
 from components.progress import step
 from components.train.checkpoint import Checkpoints, workplace
 from components.train.guard import TrainingDiverged
+from components.train.nodes import WorkersFailed, train_on_nodes
 from components.train.session import HISTORY, KIND, Order, run_training
 
 __all__ = ["KIND", "TrainingDiverged", "train"]
 
 _RESTARTS = 3  # of all processes, when one of them dies
-
-
-class WorkersFailed(ValueError):
-    """The processes of a training on several GPUs did not finish."""
 
 
 @step("train")
@@ -44,7 +41,9 @@ def train(
     settings.make_state()
     with workplace(settings.state / "training", _key(config, digest), model) as place:
         order = Order(config=config, run=run_config, dataset=dataset, card=card, model=model, place=place)
-        if config.num_processes > 1:
+        if config.num_nodes > 1:
+            train_on_nodes(order)
+        elif config.num_processes > 1:
             _run_elastic(order, settings)
         else:
             run_training(order, settings)

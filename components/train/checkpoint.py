@@ -22,7 +22,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -100,14 +100,25 @@ class Checkpoints:
         for old in self._paths()[:-_KEPT]:
             old.unlink(missing_ok=True)
 
-    def newest(self) -> TrainingState | None:
-        """The newest checkpoint that is whole; damaged ones are named and passed over. ``None`` without any."""
+    def newest(self, tell: Callable[[str], str] = str) -> TrainingState | None:
+        """The newest checkpoint that is whole; damaged ones are named and passed over. ``None`` without any.
+
+        ``tell`` takes the name of the one that this process found, and returns the name of the one to read: processes
+        on several nodes may not see the same files at the same moment, and must go on from the same.
+        """
+        found, state = self._newest()
+        chosen = tell(found)
+        if chosen == found:
+            return state
+        return _read(self.folder / chosen) if chosen else None
+
+    def _newest(self) -> tuple[str, TrainingState | None]:
         for path in reversed(self._paths()):
             try:
-                return _read(path)
+                return path.name, _read(path)
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 say(f"warning: the checkpoint {path} is damaged ({error}); going back to the one before it")
-        return None
+        return "", None
 
     def finish(self, model: Path) -> None:
         """Note that the training ended, and what it made lies in ``model``."""

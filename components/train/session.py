@@ -58,7 +58,7 @@ def run_training(order: Order, settings: Settings) -> None:
     data, checkpoints = PreparedDataset.open(order.dataset), Checkpoints(order.place)
     with join_world() as world:
         stopping = Stopping(at_once=world.size == 1)
-        state = checkpoints.newest()
+        state = checkpoints.newest(world.tell)
         loop = AdversarialLoop(order.config, data.image_size, _compute(order, state, world), world)
         trainer = Trainer(order.config, loop, _batches(order.config, data, loop), checkpoints, stopping)
         with stopping.listen():

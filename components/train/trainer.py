@@ -74,7 +74,14 @@ class Trainer:
             self._between_steps()
 
     def _read(self, losses: StepLosses) -> None:
-        self._guard.check(self.loop.take_vitals().read(), self.loop.num_steps)
+        """Judge the training, and take down a line; what one process finds, all heed."""
+        astray = None
+        try:
+            self._guard.check(self.loop.take_vitals().read(), self.loop.num_steps)
+        except TrainingDiverged as diverged:
+            astray = diverged
+        if self.loop.world.agree(astray is not None):
+            raise astray or TrainingDiverged(f"by step {self.loop.num_steps} another process's part went astray")
         if self.witness:
             self.witness.measured(losses, self.loop.num_steps)
 
@@ -83,7 +90,7 @@ class Trainer:
             self.witness.between_steps(self.loop)
 
     def _go_back(self, diverged: TrainingDiverged) -> None:
-        good = self.checkpoints.newest()
+        good = self.checkpoints.newest(self.loop.world.tell)
         if self.loop.rate_scale < 1 or good is None:
             raise TrainingDiverged(
                 f"training went astray twice, and no model is handed on: {diverged}. Lower train_learning_rate "

@@ -1,4 +1,4 @@
-"""Several processes that train one model together, one per GPU, as ``torchrun`` starts them."""
+"""Several processes that train one model together, one per GPU, on one node or several, as ``torchrun`` starts them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 _PATIENCE = timedelta(minutes=5)  # for a process that compiles while the others wait
+_LETTERS = 256
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class World:
         wishes = torch.tensor([int(wish)])
         dist.all_reduce(wishes, dist.ReduceOp.MAX)
         return bool(wishes.item())
+
+    def tell(self, text: str) -> str:
+        """What the first process says (at most 255 bytes of UTF-8), on every process; all must call alike."""
+        if self.size == 1:
+            return text
+        content = text.encode() if self.leads else b""
+        letters = torch.zeros(_LETTERS, dtype=torch.uint8)
+        letters[: len(content)] = torch.tensor(list(content), dtype=torch.uint8)
+        dist.broadcast(letters, 0)
+        return bytes(letters[letters > 0].tolist()).decode()
 
     def wait(self) -> None:
         """Wait until all processes have come this far."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import resource
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import uvicorn.config
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.problems import Problem, problem_response
@@ -30,8 +32,13 @@ MAX_HEADER_BYTES = 32 * 1024
 MAX_FILES = 65_536
 
 
-def guard_connections() -> None:
-    """Have servers that start later in this process use ``GuardedProtocol``, and let them open as many as they may."""
+def guard_connections(door: Callable[[ASGIApp], ASGIApp] | None = None) -> None:
+    """Have servers that start later in this process use ``GuardedProtocol``, and let them open as many as they may.
+
+    ``door``, where there is one, makes the application that they call out of the one that they were given.
+    """
+    if door is not None:
+        GuardedProtocol.door = staticmethod(door)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:GuardedProtocol"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
@@ -42,8 +49,11 @@ def guard_connections() -> None:
 class GuardedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol with deadlines for headers, bodies and answers, and a graceful end for idle connections."""
 
+    door: Callable[[Any], Any] = staticmethod(lambda app: app)
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.app = self.door(self.app)
         self._deadline: asyncio.TimerHandle | None = None
         self._begun: float | None = None  # when the request began that is coming in
         self._in_headers, self._received = True, 0

@@ -26,7 +26,11 @@ _LEFT_TO_BENTOML = "/schema.json"  # what BentoML's client reads
 
 
 class Door:
-    """ASGI middleware inside BentoML's application: all paths are the endpoint's, but for one."""
+    """ASGI application before BentoML's: all paths are the endpoint's, but for one.
+
+    BentoML's own middleware would come first: it costs more than a small answer, and keeps some KB of every request
+    until its timeout has passed.
+    """
 
     endpoint: ASGIApp | None = None
 
@@ -84,7 +88,4 @@ class KintsugiService:
         self._models.close()
 
 
-KintsugiService.add_asgi_middleware(Door)  # type: ignore[attr-defined]
-
-
-guard_connections()  # BentoML starts uvicorn right after it has loaded this module, and lets nobody between
+guard_connections(Door)  # BentoML starts uvicorn right after it has loaded this module, and lets nobody between

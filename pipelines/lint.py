@@ -6,6 +6,7 @@ where, and what to do.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ MAX_FIELDS = 21
 _CHANNEL = re.compile(r"inputs\.parameter_values\['([^']*)'\]")
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'")
 _CRASHING = ("{{$.pipeline_job_resource_name}}", "{{$.pipeline_job_create_time_utc}}")
+_INPUT = re.compile(r"\{\{\$\.inputs\.parameters\['([^']*)'\]\}\}")
+_LONGEST = 128 * 1024  # bytes of one argument of a command
 _WORKSPACE = "{{$.workspace_path}}"
 _RESOURCES = ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -35,6 +38,7 @@ class Task:
     name: str
     spec: dict[str, Any]
     component: dict[str, Any]
+    executor: str  # the label of its container; "" for a group of tasks, and for an importer, which has no pod
     looped: bool
     guarded: bool
 
@@ -44,9 +48,10 @@ class Task:
         return "parameterIterator" in self.spec or "artifactIterator" in self.spec
 
     @property
-    def executor(self) -> str:
-        """The label of its container; ``""`` for a group of tasks."""
-        return str(self.component.get("executorLabel", ""))
+    def items(self) -> str:
+        """The input that a loop takes its items from; ``""`` where they are written down, and where it is none."""
+        items = self.spec.get("parameterIterator", {}).get("items", {})
+        return str(items.get("inputParameter", ""))
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -117,7 +122,8 @@ class Compiled:
         }
         for name, spec in tasks.items():
             inner = self.components.get(spec["componentRef"]["name"], {})
-            task = Task(name, spec, inner, looped, guarded)
+            label = str(inner.get("executorLabel", ""))
+            task = Task(name, spec, inner, label if label in self.containers else "", looped, guarded)
             yield task
             yield from self._walk(inner, looped=looped or task.loops, guarded=guarded or name in handled)
 
@@ -203,6 +209,56 @@ def no_retries_in_loops(compiled: Compiled) -> Iterator[str]:
     for task in compiled.tasks:
         if task.looped and "retryPolicy" in task.spec:
             yield f"{task.name} lies in a loop, where a cluster ignores its retries; let the step itself try again"
+
+
+def loops_on_single_outputs(compiled: Compiled) -> Iterator[str]:
+    """kfp.local looks for the items in the output that a plain return makes, whatever was asked for."""
+    for task in compiled.tasks:
+        for key in compiled.keys(task.items) - {"Output"}:
+            yield (
+                f"the loop {task.name} is over the output {key!r}, a named one, which one machine does not find; call "
+                "it Output, or return it alone"
+            )
+
+
+def loops_take_their_items_alone(compiled: Compiled) -> Iterator[str]:
+    """kfp.local puts the loop's item in the place of every task output that is passed into a loop."""
+    for task in compiled.tasks:
+        given = {name for name, source in task.inputs.items() if "taskOutputParameter" in source} - {task.items}
+        if task.loops and given:
+            what = ", ".join(sorted(name.removeprefix("pipelinechannel--") for name in given))
+            yield f"the loop {task.name} takes {what}, in whose place one machine puts the item; put it into the items"
+
+
+def groups_keep_their_names(compiled: Compiled) -> Iterator[str]:
+    """A server finds a group that others wait for or collect from by the name that the compiler gave it alone."""
+    wanted = {
+        place["producerTask"]
+        for task in compiled.tasks
+        for source in (*task.inputs.values(), *task.spec.get("inputs", {}).get("artifacts", {}).values())
+        for place in source.values()
+        if isinstance(place, dict) and "producerTask" in place
+    }
+    for task in compiled.tasks:
+        name = task.spec.get("taskInfo", {}).get("name", task.name)
+        if "dag" in task.component and task.name in wanted and name != task.name:
+            yield f"{task.name} is called {name!r}, and a server does not find what others want of it; leave out name="
+
+
+def placeholders_have_inputs(compiled: Compiled) -> Iterator[str]:
+    """kfp forgets what an accelerator's count comes from on the way into an exit handler."""
+    for task in compiled.tasks:
+        for name in _INPUT.findall(json.dumps(compiled.container(task))):
+            if name not in task.inputs and name not in task.component.get("inputDefinitions", {}).get("parameters", {}):
+                yield f"{task.name} is not given {name}, so it gets no pod; task.register_pipeline_channels([...])"
+
+
+def texts_are_short(compiled: Compiled) -> Iterator[str]:
+    """kfp.local hands them over on a command line, and Linux takes no longer ones."""
+    for task in compiled.tasks:
+        for name, source in task.inputs.items():
+            if len(str(source.get("runtimeValue", {}).get("constant", "")).encode()) > _LONGEST:
+                yield f"{task.name} is given {name} of more than 128 KiB, which crashes on one machine; pass a file"
 
 
 def retries(compiled: Compiled) -> Iterator[str]:
@@ -333,7 +389,8 @@ def _images(compiled: Compiled) -> list[str]:
 
 RULES: tuple[Rule, ...] = (
     conditions_on_single_outputs, conditions_without_quotes, fields_have_defaults, fields_are_plain, fields_are_few,
-    no_artifacts_at_the_root, no_loops_in_exit_handlers, no_retries_in_loops, retries,
+    no_artifacts_at_the_root, no_loops_in_exit_handlers, no_retries_in_loops, retries, loops_on_single_outputs,
+    loops_take_their_items_alone, groups_keep_their_names, placeholders_have_inputs, texts_are_short,
     no_choice_between_artifacts, no_missing_placeholders, no_workspace, lightweight_components, metrics_write_a_file,
     one_page_per_task, cache_keys_see_arguments, timeouts, requests_and_limits, not_root, pods_have_labels, deadline,
     images_have_tags, images_by_digest,

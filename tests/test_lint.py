@@ -62,6 +62,30 @@ def end(status: dsl.PipelineTaskFinalStatus):
     print(status.state)
 
 
+@dsl.component(base_image=DIGEST, install_kfp_package=False)
+def list_words(text: str = "") -> list:
+    """Texts."""
+    return [text]
+
+
+@dsl.component(base_image=DIGEST, install_kfp_package=False)
+def list_more(text: str) -> NamedTuple("Lists", [("texts", list)]):
+    """Texts by name."""
+    return ([text],)
+
+
+@dsl.component(base_image=DIGEST, install_kfp_package=False)
+def join(text: str, other: str = ""):
+    """Two texts."""
+    print(text, other)
+
+
+@dsl.component(base_image=DIGEST, install_kfp_package=False)
+def read(pictures: dsl.Input[dsl.Dataset]):
+    """What was imported."""
+    print(pictures.uri)
+
+
 @dsl.container_component
 def shell():
     """No Python."""
@@ -109,6 +133,40 @@ def retry_beside_a_loop(text: str = ""):
     with dsl.ParallelFor(["a", "b"]) as item:
         word(text=item)
     word(text=text).set_retry(2, backoff_duration="1s")
+
+
+def loop_over_a_named_output(text: str = ""):
+    with dsl.ParallelFor(list_more(text=text).outputs["texts"]) as item:
+        word(text=item)
+
+
+def loop_over_the_single_output(text: str = ""):
+    with dsl.ParallelFor(list_words(text=text).output) as item:
+        join(text=item, other=text)
+
+
+def loop_that_takes_another_output(text: str = ""):
+    other = word(text=text)
+    with dsl.ParallelFor(list_words(text=text).output) as item:
+        join(text=item, other=other.output)
+
+
+def exit_handler_with_a_name(text: str = ""):
+    with dsl.ExitHandler(end(), name="train-and-decide"):
+        word(text=text)
+
+
+def condition_with_a_name(text: str = ""):
+    with dsl.If(ask(text=text).output == True, name="asked"):  # noqa: E712
+        ask(text=text)
+
+
+def long_text(text: str = ""):
+    word(text=(128 * 1024 + 1) * "a")
+
+
+def importer(uri: str = "gs://pictures/cats"):
+    read(pictures=dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).output)
 
 
 def no_default(text: str):
@@ -194,6 +252,10 @@ GRAPHS = [
     ("lightweight-components", own_container, run_id),
     ("no-missing-placeholders", placeholder, run_id),
     ("no-workspace", workspace, run_id),
+    ("loops-on-single-outputs", loop_over_a_named_output, loop_over_the_single_output),
+    ("loops-take-their-items-alone", loop_that_takes_another_output, loop_over_the_single_output),
+    ("groups-keep-their-names", exit_handler_with_a_name, condition_with_a_name),
+    ("texts-are-short", long_text, run_id),
 ]
 
 
@@ -228,6 +290,12 @@ def container(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def train_task(spec: dict[str, Any]) -> dict[str, Any]:
+    graphs = (component.get("dag", {}).get("tasks", {}) for component in spec["components"].values())
+    task: dict[str, Any] = next(tasks["train"] for tasks in graphs if "train" in tasks)
+    return task
+
+
 CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "timeouts": lambda spec, pods: trained(pods).pop("activeDeadlineSeconds"),
     "requests-and-limits": lambda spec, pods: container(spec)["resources"].pop("resourceMemoryLimit"),
@@ -235,6 +303,9 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "pods-have-labels": lambda spec, pods: trained(pods).pop("podMetadata"),
     "deadline": lambda spec, pods: pods.pop("pipelineConfig"),
     "retries": lambda spec, pods: spec["root"]["dag"]["tasks"]["prepare"].pop("retryPolicy"),
+    "placeholders-have-inputs": lambda spec, pods: train_task(spec)["inputs"]["parameters"].pop(
+        "pipelinechannel--plan-accelerator_limit"
+    ),
     "images-by-digest": lambda spec, pods: container(spec).update(image="registry.example/cpu:1.0"),
     "images-have-tags": lambda spec, pods: container(spec).update(image="registry.example:5000/cpu"),
     "fields-are-few": lambda spec, pods: spec["root"]["inputDefinitions"]["parameters"].update(
@@ -254,6 +325,10 @@ def test_our_own_pipeline_breaks_no_rule(ours: str) -> None:
 def test_a_rule_finds_what_was_taken_from_our_pipeline(rule: str, ours: str) -> None:
     assert found(changed(ours, CHANGES[rule])) - {"images-by-digest"} - {rule} == set()
     assert rule in found(changed(ours, CHANGES[rule]))
+
+
+def test_an_importer_has_no_pod_to_ask_for(tmp_path: Path) -> None:
+    assert not any("importer" in finding for finding in inspect_text(compiled(importer, tmp_path)))
 
 
 def test_images_that_are_chosen_at_run_time_are_seen(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_nothing_is_public() -> None:
     assert plain(settings["ip_configuration"][0]["ipv4_enabled"]) == "False"
     for name in ("this", "logs"):
         assert plain(found["google_storage_bucket", name]["public_access_prevention"]) == "enforced"
+
+
+def test_who_may_do_what_is_little() -> None:
+    (names,) = [block for block in parse(MODULE / "identity.tf")["locals"] if "grants" in block]
+    grants = {plain(key): {plain(k): plain(v) for k, v in row.items()} for key, row in names["grants"].items()}
+    assert sorted((row["member"], row["bucket"], row["role"]) for row in grants.values()) == [
+        ("local.mlflow", "mlflow", "roles/storage.objectUser"),
+        ("local.pages", "pipelines", "roles/storage.objectViewer"),
+        ("local.steps", "data", "roles/storage.objectViewer"),
+        ("local.steps", "pipelines", "roles/storage.objectUser"),
+    ]
+    text = "".join(path.read_text() for path in MODULE.glob("*.tf"))
+    assert not re.findall(r"roles/(?:owner|editor|viewer)\b|[aA]dmin\"|allUsers|allAuthenticatedUsers", text)
 
 
 def test_the_overlay_and_the_module_name_the_same_network() -> None:

@@ -8,10 +8,12 @@ locals {
   identities = "principal://iam.googleapis.com/projects/${data.google_project.this.number}/locations/global/workloadIdentityPools/${var.project}.svc.id.goog/subject"
   mlflow     = "${local.identities}/ns/kintsugi/sa/mlflow"
   steps      = "${local.identities}/ns/kubeflow/sa/pipeline-runner"
+  pages      = "${local.identities}/ns/kubeflow/sa/ml-pipeline-ui"
 
   grants = {
     "mlflow keeps artifacts" = { bucket = "mlflow", role = "roles/storage.objectUser", member = local.mlflow }
     "steps hand over"        = { bucket = "pipelines", role = "roles/storage.objectUser", member = local.steps }
+    "pages show reports"     = { bucket = "pipelines", role = "roles/storage.objectViewer", member = local.pages }
     "steps read pictures"    = { bucket = "data", role = "roles/storage.objectViewer", member = local.steps }
   }
 

@@ -6,9 +6,11 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from cryptography.fernet import Fernet
@@ -140,7 +142,63 @@ def test_hadolint_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_documents_name_files_that_are_there() -> None:
-    text = (ROOT / "docs/operations.md").read_text()
-    for name in re.findall(r"`((?:infra|components|tests|\.github)/[\w./-]+)`", text):
-        assert (ROOT / name).exists() or name.startswith("infra/secrets"), name
+def documents() -> dict[str, str]:
+    """What is said about running it, by file."""
+    return {name: (ROOT / "docs" / name).read_text() for name in ("operations.md", "kubeflow.md")}
+
+
+def shell(text: str) -> str:
+    """The commands of a document, each on one line; a heredoc's content is another matter."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    return re.sub(r"(?s)(<<'?EOF'?\n).*?^EOF$", r"\1", blocks, flags=re.MULTILINE).replace("\\\n", " ")
+
+
+def manifests(text: str) -> Iterator[dict[str, Any]]:
+    found = re.findall(r"^```yaml\n(.*?)^```|<<'?EOF'?\n(.*?)^EOF$", text, re.MULTILINE | re.DOTALL)
+    return (yaml.safe_load(block or heredoc) for block, heredoc in found)
+
+
+def test_documents_name_files_that_are_there(tmp_path: Path) -> None:
+    assert run("infra/make_secrets.py", "--output", str(tmp_path / "secrets")).returncode == 0
+    for text in documents().values():
+        named = re.findall(r"`((?:infra|components|pipelines|docs|tests|\.github)/[\w./-]+)`", text)
+        named += re.findall(r"(?<![\w/.])((?:infra|docs)/[\w./-]+)", shell(text))
+        assert named
+        for name in named:
+            assert (ROOT / name).exists() or (tmp_path / name.removeprefix("infra/")).exists(), name
+
+
+def test_documents_name_verbs_options_and_outputs_that_exist() -> None:
+    from typer.main import get_command
+
+    from pipelines.cli import cli
+
+    verbs = get_command(cli).commands  # type: ignore[attr-defined]
+    makefile = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    outputs = re.findall(r'^output "(\w+)"', (INFRA / "terraform/outputs.tf").read_text(), re.MULTILINE)
+    for text in documents().values():
+        for verb, rest in re.findall(r"(?<![\w:-])kintsugi (submit|lint|compile|models|rollback)\b([^`\n#]*)", text):
+            known = {name for parameter in verbs[verb].params for name in parameter.opts}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, (verb, rest)
+        for verb in re.findall(r"(?:^|[`= ])make ([a-z]+)", shell(text)):
+            assert verb in makefile, verb
+        assert set(re.findall(r"terraform output -raw (\w+)", text)) <= set(outputs)
+
+
+def test_documents_name_workloads_and_metrics_that_exist() -> None:
+    parsed = [yaml.safe_load(path.read_text()) for path in (INFRA / "kustomize").rglob("*.yaml")]
+    known = {(m["kind"].lower(), m["metadata"]["name"]) for m in parsed if isinstance(m, dict) and "metadata" in m}
+    ours = documents()["operations.md"]
+    for line in [line for line in shell(ours).splitlines() if "-n kintsugi " in line]:
+        for kind, name in re.findall(r"\b(deployment|statefulset|svc)/([a-z-]+)", line):
+            assert ({"svc": "service"}.get(kind, kind), name) in known, line
+    metrics = (ROOT / "serving/metrics.py").read_text()
+    for name in set(re.findall(r"\b(kintsugi_\w+)\{?", ours)):
+        assert f'"{name.removesuffix("_total")}"' in metrics, name
+
+
+def test_manifests_in_documents_are_valid() -> None:
+    found = [manifest for text in documents().values() for manifest in manifests(text)]
+    assert {manifest["kind"] for manifest in found} == {"Job", "PersistentVolumeClaim"}
+    for manifest in found:
+        kubernetes_validate.validate(manifest, "1.33", strict=True)

@@ -100,6 +100,13 @@ def test_the_serving_image_has_nothing_of_training(images: dict[str, str]) -> No
     assert _docker("run", "--rm", "--read-only", images["serve"], "python3", "-c", command).strip() == "[]"
 
 
+def test_the_gpu_image_is_built_up_to_its_packages(images: dict[str, str]) -> None:
+    """They are gigabytes of torch's own index, which the workflow fetches; their list is a stage of every build."""
+    assert "cpu" in images
+    listed = _docker("run", "--rm", build_image(DOCKER, "lists", ""), "cat", "/lists/gpu.txt").splitlines()
+    assert {"torch==2.13.0+cu126", "nvidia-cudnn-cu12<9.11"} <= set(listed)
+
+
 def test_the_whole_pipeline_runs_in_containers(run: Path, folder: Path) -> None:
     assert read_manifest(run / "prepare" / "dataset", "dataset").digest
     assert read_manifest(run / "train" / "model", "model").code_version == code_version()

@@ -98,7 +98,7 @@ def check_cron(cron: str) -> str:
 def follow_run(
     server: Kubeflow, run_id: str, config: PipelineConfig, console: Console, poll: float = _POLL_SECONDS
 ) -> str:
-    """Print the steps of a run as they begin and end; returns what became of the model.
+    """Print the steps of a run as they begin and end, and its page; returns what became of the model.
 
     Raises ``SubmitError`` with the step that failed, and why. A server that stays away for a while is waited for.
     """
@@ -115,6 +115,7 @@ def follow_run(
         step, why = progress.failed, progress.why.get(progress.failed, "its log says why")
         where = f"in {step} ({why})" if step else f"({progress.state.lower()})"
         raise SubmitError(f"the run failed {where}; {page}")
+    console.print(f"run      {page}")
     return verdict(progress, config)
 
 

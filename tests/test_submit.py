@@ -118,7 +118,9 @@ def test_a_run_is_followed_to_its_verdict(package: Path) -> None:
     word, told = follow(Server(script), package)
     assert word == "Promoted: the model is champion now."
     assert told.splitlines()[:2] == ["… plan runs", "✓ plan"]
-    assert "… train runs" in told and "✓ promote" in told
+    assert "… train runs" in told
+    assert [line.partition(" ")[0] for line in told.splitlines()[-2:]] == ["✓", "run"]
+    assert told.rstrip().endswith("/#/runs/details/run-1")
 
 
 def test_a_server_that_stays_away_for_a_while_is_waited_for(package: Path) -> None:

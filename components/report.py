@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -11,7 +12,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from components.drawing import training_curves
 from components.inpainting.scores import CHARTS, LABELS, SHOWN, Decision, Evaluation, Slice
+from components.manifest import read_manifest
 
 _BESIDE: list[tuple[str, str, Callable[[Iterable[float]], float]]] = [
     ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("mse", "%.5f", min), ("l1", "%.4f", min),
@@ -51,6 +54,27 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
         gallery=data_image((folder / "repairs.png").read_bytes()),
         charts=[(caption, (folder / "charts" / f"{name}.svg").read_text()) for name, caption in CHARTS.items()],
     )
+
+
+def training_report(model: Path) -> str:
+    """The report of a model folder that a training wrote: what was trained where, curves, sample pictures."""
+    manifest = read_manifest(model, "model")
+    rows = [json.loads(line) for line in (model / "history.jsonl").read_text().splitlines()]
+    samples = sorted((model / "samples").glob("*.png"))
+    return render(
+        "training.html",
+        title=f"Training of {manifest.facts['model']}, {manifest.facts['steps']} steps",
+        manifest=manifest,
+        last=rows[-1] if rows else {},
+        curves=training_curves(rows) if rows else "",
+        samples=[(int(path.stem.split("-")[-1]), data_image(path.read_bytes())) for path in _few(samples)],
+    )
+
+
+def _few(samples: list[Path]) -> list[Path]:
+    """The first, the last and at most three between them, evenly spread."""
+    count = min(len(samples), 5)
+    return [samples[round(i * (len(samples) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _rows(

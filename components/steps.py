@@ -60,14 +60,14 @@ def prepare(
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train(
     config: str, run_config: str, dataset: Input[Dataset], card: Input[HTML],
-    model: Output[Model], metrics: Output[Metrics],
+    model: Output[Model], report: Output[HTML], metrics: Output[Metrics],
 ):  # fmt: skip
     """Train the generator."""
     from pathlib import Path
     from components import config as c, manifest, train
 
     settings = c.TrainConfig.model_validate_json(config), c.RunConfig.model_validate_json(run_config)
-    paths = (Path(artifact.path) for artifact in (dataset, card, model))
+    paths = (Path(artifact.path) for artifact in (dataset, card, model, report))
     metrics.metadata.update(train.train(*settings, *paths, c.Settings()))
     manifest.write_json(Path(metrics.path), metrics.metadata)
 

@@ -93,7 +93,15 @@ def two_processes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     home = tmp_path_factory.mktemp("two_processes")
     config = PipelineConfig.from_flat({**SHORTEST, "train_num_processes": 2})
-    train(config.train, config.run, small, small.with_name("card.html"), home / "model", Settings(home=home))
+    train(
+        config.train,
+        config.run,
+        small,
+        small.with_name("card.html"),
+        home / "model",
+        home / "report.html",
+        Settings(home=home),
+    )
     return home / "model"
 
 

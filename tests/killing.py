@@ -22,7 +22,15 @@ from components.train import train
 def attempt(dataset: Path, home: Path, output: Path, assignments: list[str]) -> None:
     """One process's try at the training."""
     config = PipelineConfig.from_flat(parse_assignments(assignments))
-    train(config.train, config.run, dataset, dataset.with_name("card.html"), output / "model", Settings(home=home))
+    train(
+        config.train,
+        config.run,
+        dataset,
+        dataset.with_name("card.html"),
+        output / "model",
+        output / "report.html",
+        Settings(home=home),
+    )
 
 
 def _wait_for_another_checkpoint(home: Path, child: int) -> None:

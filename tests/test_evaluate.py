@@ -60,7 +60,15 @@ def untrained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged
     settings, serve = Settings(home=folder / "state", MLFLOW_TRACKING_URI=""), ServeConfig()
     for name, steps, parameters in (("paper", 1, {"train_model": PAPER}), ("model", 0, {})):
         config = PipelineConfig.from_flat({"train_steps": steps, "train_batch_size": 4, **parameters})
-        train(config.train, config.run, dataset, dataset.with_name("card.html"), folder / name, settings)
+        train(
+            config.train,
+            config.run,
+            dataset,
+            dataset.with_name("card.html"),
+            folder / name,
+            folder / f"{name}.html",
+            settings,
+        )
     registry = Registry(settings, serve.model_name)
     champion = registry.register(read_manifest(folder / "model", "model").facts["run_id"], {"digest": "c" * 64})
     registry.promote(champion.number, "")

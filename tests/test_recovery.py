@@ -107,7 +107,15 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_later(
 
 def in_process(small: Path, settings: Settings, folder: Path, **changes: object) -> Path:
     config = PipelineConfig.from_flat({**SHORT, **changes})
-    train(config.train, config.run, small, small.with_name("card.html"), folder / "model", settings)
+    train(
+        config.train,
+        config.run,
+        small,
+        small.with_name("card.html"),
+        folder / "model",
+        folder / "report.html",
+        settings,
+    )
     return folder / "model"
 
 

@@ -31,7 +31,15 @@ def config(**train: object) -> PipelineConfig:
 
 def trained(settings: Settings, dataset: Path, folder: Path, **changes: object) -> Path:
     chosen = config(**changes)
-    train(chosen.train, chosen.run, dataset, dataset.with_name("card.html"), folder / "model", settings)
+    train(
+        chosen.train,
+        chosen.run,
+        dataset,
+        dataset.with_name("card.html"),
+        folder / "model",
+        folder / "report.html",
+        settings,
+    )
     return folder / "model"
 
 
@@ -63,6 +71,9 @@ def test_a_training_leaves_model_history_and_sample_grids(
     assert grids == ["step-000000.png", "step-000004.png", "step-000006.png"]
     assert read_image(model / "samples" / grids[0]).std() > 20
     assert read_manifest(model, "model").facts["steps"] == 6
+    report = (tmp_path / "report.html").read_text()
+    assert f"Training of {name}, 6 steps" in report and "SSIM" in report
+    assert report.count("data:image/png;base64,") == 3 and "http" not in report
 
 
 def test_the_same_seed_trains_the_same_weights(settings: Settings, dataset: Path, tmp_path: Path) -> None:
@@ -108,6 +119,7 @@ def test_a_run_that_kubeflow_made_for_the_step_and_ours_are_one(
 def test_no_steps_hand_on_the_untrained_generator(settings: Settings, dataset: Path, tmp_path: Path) -> None:
     model = trained(settings, dataset, tmp_path, steps=0)
     assert read_manifest(model, "model").facts["steps"] == 0
+    assert "<svg" not in (tmp_path / "report.html").read_text()
     weights = load_generator(model).state_dict()["refiner.unet.head.weight"]
     assert torch.count_nonzero(weights) == 0
 

@@ -108,7 +108,15 @@ def test_one_machine_has_no_nodes(order: Order, settings: Settings) -> None:
     with pytest.raises(ClusterError, match="and this is one machine"):
         train_on_nodes(order)
     with pytest.raises(ClusterError, match="and this is one machine"):
-        train(order.config, order.run, order.dataset, order.card, order.model, settings)
+        train(
+            order.config,
+            order.run,
+            order.dataset,
+            order.card,
+            order.model,
+            order.model.with_name("report.html"),
+            settings,
+        )
 
 
 def small_folder(path: Path, kind: str) -> None:
@@ -360,7 +368,15 @@ def test_two_nodes_stopped_and_tried_again_train_bitwise_what_two_processes_of_o
 
     chosen = PipelineConfig.from_flat(flat)
     mounted = settings.model_copy(update={"volume": volume})
-    scores = train(chosen.train, chosen.run, small, small.with_name("card.html"), tmp_path / "model", mounted)
+    scores = train(
+        chosen.train,
+        chosen.run,
+        small,
+        small.with_name("card.html"),
+        tmp_path / "model",
+        tmp_path / "report.html",
+        mounted,
+    )
     printed = capsys.readouterr().out
     assert f"going on from the checkpoint of step {stopped}" in printed and "8 [D loss" in printed
     assert set(scores) >= {"mse", "ssim"}

@@ -1,35 +1,22 @@
-"""Charts of an evaluation as SVG, for pages without a network: drawn by matplotlib, in the ink of the page."""
+"""Charts of an evaluation as SVG."""
 
 from __future__ import annotations
 
-import io
 import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from components.drawing import GOLD, INK, new_figure, style, svg, training_curves
 from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, PAPER, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#0a0b0c"  # replaced by the text colour of the page
-_COLOURS = {CANDIDATE: "#c8961e", CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", PAPER: "#9a6aa8", DAMAGED: "#b0a79a"}
-_WIDTH = 5.4  # inches: pages stretch charts, and what is drawn much wider than a phone's page is too small on it
-_CURVES = {
-    "g_loss": "G loss", "d_loss": "D loss", "d_accuracy": "D accuracy", "mse": "hole MSE of the batch",
-    "ssim": "SSIM of the batch",
-}  # fmt: skip
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "kintsugi", "font.family": "sans-serif", "font.size": 9,
-    "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-}  # fmt: skip
+_COLOURS = {CANDIDATE: GOLD, CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", PAPER: "#9a6aa8", DAMAGED: "#b0a79a"}
 
 
 def draw_charts(evaluation: Evaluation, history: Path, folder: Path) -> None:
@@ -37,11 +24,10 @@ def draw_charts(evaluation: Evaluation, history: Path, folder: Path) -> None:
     folder.mkdir()
     rows = [json.loads(line) for line in history.read_text().splitlines()]
     shown = [name for name in reversed(evaluation.in_tables) if name != DAMAGED]
-    with _style():
-        for chart, figure in zip(
-            CHARTS, (_families(evaluation, shown), _coverage(evaluation, shown), _training(rows)), strict=True
-        ):
-            (folder / f"{chart}.svg").write_text(_svg(figure))
+    with style():
+        drawn = svg(_families(evaluation, shown)), svg(_coverage(evaluation, shown)), training_curves(rows)
+    for chart, markup in zip(CHARTS, drawn, strict=True):
+        (folder / f"{chart}.svg").write_text(markup)
 
 
 def _families(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
@@ -53,7 +39,7 @@ def _families(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
         means = np.array([interval.mean for interval in intervals])
         reach = np.abs(np.array([(interval.low, interval.high) for interval in intervals]).T - means)
         where = places + (number - (len(shown) - 1) / 2) * width
-        axes.bar(where, means, width, yerr=reach, color=_COLOURS[name], label=LABELS[name], ecolor=_INK, capsize=2)
+        axes.bar(where, means, width, yerr=reach, color=_COLOURS[name], label=LABELS[name], ecolor=INK, capsize=2)
     axes.set_xticks(places, evaluation.families)
     axes.set_ylabel("PSNR, dB")
     return _with_legend(axes)
@@ -76,17 +62,6 @@ def _coverage(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
     return _with_legend(axes)
 
 
-def _training(rows: list[dict[str, float]]) -> Figure:
-    """Losses, accuracy, MSE and SSIM over the steps, one below the other."""
-    figure = _figure(5.6)
-    panels = figure.subplots(len(_CURVES), sharex=True)
-    for axes, (key, label) in zip(panels, _CURVES.items(), strict=True):
-        axes.plot([row["step"] for row in rows], [row[key] for row in rows], color=_COLOURS[CANDIDATE], linewidth=1)
-        axes.set_ylabel(label.replace(" of the ", "\nof the "), rotation=0, ha="right", va="center")
-    panels[-1].set_xlabel("step")
-    return figure
-
-
 def _first_number(coverage: str) -> int:
     return int("".join(c if c.isdigit() else " " for c in coverage).split()[0]) + coverage.startswith("over")
 
@@ -97,27 +72,4 @@ def _with_legend(axes: Axes) -> Figure:
 
 
 def _axes(height: float) -> Axes:
-    return _figure(height).subplots()
-
-
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height), layout="constrained")
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element."""
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    markup = drawn.getvalue()
-    markup = re.sub(r"<metadata>.*?</metadata>", "", markup[markup.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", markup).replace(_INK, "currentColor")  # HTML needs no namespaces
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        yield
+    return new_figure(height).subplots()

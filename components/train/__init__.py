@@ -12,8 +12,9 @@ from pathlib import Path
 from components.config import RunConfig, Settings, TrainConfig
 from components.inpainting.dataset import KIND as DATASET
 from components.inpainting.inpainter import usable_cores
-from components.manifest import code_version, read_manifest
+from components.manifest import code_version, read_manifest, write_file
 from components.progress import step
+from components.report import training_report
 from components.train.checkpoint import Checkpoints, workplace
 from components.train.guard import TrainingDiverged
 from components.train.nodes import WorkersFailed, train_on_nodes
@@ -26,9 +27,9 @@ _RESTARTS = 3  # of all processes, when one of them dies
 
 @step("train")
 def train(
-    config: TrainConfig, run_config: RunConfig, dataset: Path, card: Path, model: Path, settings: Settings
+    config: TrainConfig, run_config: RunConfig, dataset: Path, card: Path, model: Path, report: Path, settings: Settings
 ) -> dict[str, float]:
-    """Train a generator on a dataset folder and write a model folder; returns the last line of its log.
+    """Train a generator on a dataset folder and write a model folder and an HTML report; returns its log's last line.
 
     The dataset's ``card`` (HTML) is filed with the run in MLflow.
 
@@ -48,6 +49,7 @@ def train(
         else:
             run_training(order, settings)
         Checkpoints(place).finish(model)
+    write_file(report, training_report(model))
     rows = (model / HISTORY).read_text().splitlines()
     last: dict[str, float] = json.loads(rows[-1]) if rows else {}
     last.pop("step", None)

@@ -33,5 +33,5 @@ def test_a_server_under_attack_goes_on_and_ends_well(tmp_path: Path) -> None:
         assert last.megabytes < first.megabytes + 50
 
         ended = end_under_load(server, form, clients=4, after=1)
-        assert ended.in_flight.statuses[200] and not ended.in_flight.other()
+        assert ended.in_flight.statuses[200] and set(ended.in_flight.other()) <= {429}  # answered, all of them
         assert ended.seconds < 30

@@ -125,6 +125,8 @@ def test_mlflow_shows_the_scores_of_every_picture_as_a_table(
     assert len(shown) == len(kept)
     assert shown["ssim"].to_numpy() == pytest.approx(kept["ssim"].to_numpy())
     assert list(shown["method"]) == list(kept["method"])
+    assert list(shown.columns[:2]) == ["repair", "ssim"]  # what MLflow compares runs by, and what it shows of them
+    assert shown["repair"].is_unique
 
 
 def test_a_blind_model_is_judged_by_what_it_finds_too(dataset: Path) -> None:

@@ -21,6 +21,7 @@ from components.evaluate.scoring import (
     method_scores,
     per_image_table,
     score_methods,
+    side_by_side,
     slices,
 )
 from components.hardware import choose_device
@@ -75,7 +76,7 @@ def evaluate(
         draw_charts(result, model / "history.jsonl", draft.path / "charts")
     write_file(report, evaluation_report(evaluation, result))
     _log(run, result, evaluation, data.manifest.facts["source"])
-    run.log_table(table.to_json(orient="split", index=False), "per_image.json")
+    run.log_table(side_by_side(table).to_json(orient="split", index=False), "per_image.json")
     best = result.methods[CANDIDATE].overall
     scored = f"SSIM {best.ssim:.4f}, PSNR {best.psnr:.2f} dB, hole MSE {best.hole_mse:.5f}"
     say(f"scored {result.num_images} pictures: {scored}")

@@ -115,6 +115,16 @@ def per_image_table(data: PreparedDataset, each: dict[str, Each]) -> pd.DataFram
     return pd.concat(frames, ignore_index=True)
 
 
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """``per_image_table`` for MLflow, which lays runs beside each other by its first column and shows its second."""
+    name = table["family"] + " " + table["picture"].astype(str) + ", " + table["method"]
+    front = ["ssim", "psnr", "hole_mse"]
+    rest = [column for column in table.columns if column not in front]
+    ordered: pd.DataFrame = table[front + rest]
+    ordered.insert(0, "repair", name)
+    return ordered
+
+
 def _bin_name(number: int) -> str:
     return f"{10 * number}-{10 * number + 10} %" if number < len(BINS) else f"over {10 * len(BINS)} %"
 

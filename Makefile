@@ -44,8 +44,8 @@ push:            ## push the images to REGISTRY, and write their digests to buil
 	@mkdir -p build && for target in $(TARGETS); do docker push --quiet $(REGISTRY)/$$target:$(TAG) > /dev/null || exit 1; \
 		docker image inspect --format '{{index .RepoDigests 0}}' $(REGISTRY)/$$target:$(TAG); done | tee build/images.txt
 
-test: $(READY)   ## run all tests, a file at a time on every core (ARGS="-m 'not slow'" leaves the long ones out)
-	@$(BIN)/python -m pytest --numprocesses logical $(ARGS)
+test: $(READY)   ## run all tests, a file at a time on up to six cores (ARGS="-m 'not slow'" leaves the long ones out)
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 6 $(ARGS)
 
 bench: $(READY)  ## speed and memory beside plain loops, as ratios (BENCH=prepare training tracking metrics serving, ARGS=... of one)
 	@for name in $(BENCH); do $(BIN)/python -m tests.benchmarks.$$name $(ARGS) || exit 1; done

@@ -158,6 +158,11 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file with a JSON object on every line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file inside a draft. NaN is refused: a score that is not a number is no score."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -14,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.drawing import training_curves
 from components.inpainting.scores import CHARTS, LABELS, SHOWN, Decision, Evaluation, Slice
-from components.manifest import read_manifest
+from components.manifest import read_json_lines, read_manifest
 
 _BESIDE: list[tuple[str, str, Callable[[Iterable[float]], float]]] = [
     ("ssim", "%.4f", max), ("psnr", "%.2f", max), ("mse", "%.5f", min), ("l1", "%.4f", min),
@@ -59,7 +58,7 @@ def evaluation_report(folder: Path, evaluation: Evaluation, decision: Decision |
 def training_report(model: Path) -> str:
     """The report of a model folder that a training wrote: what was trained where, curves, sample pictures."""
     manifest = read_manifest(model, "model")
-    rows = [json.loads(line) for line in (model / "history.jsonl").read_text().splitlines()]
+    rows = read_json_lines(model / "history.jsonl")
     samples = sorted((model / "samples").glob("*.png"))
     return render(
         "training.html",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from components.drawing import GOLD, INK, new_figure, style, svg, training_curves
 from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, PAPER, Evaluation
+from components.manifest import read_json_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +22,10 @@ _COLOURS = {CANDIDATE: GOLD, CHAMPION: "#3c8c7d", BIHARMONIC: "#7d8fb3", PAPER: 
 def draw_charts(evaluation: Evaluation, history: Path, folder: Path) -> None:
     """Write an SVG for each of ``CHARTS``; ``history`` is the log of a training, JSON lines."""
     folder.mkdir()
-    rows = [json.loads(line) for line in history.read_text().splitlines()]
     shown = [name for name in reversed(evaluation.in_tables) if name != DAMAGED]
     with style():
-        drawn = svg(_families(evaluation, shown)), svg(_coverage(evaluation, shown)), training_curves(rows)
+        compared = svg(_families(evaluation, shown)), svg(_coverage(evaluation, shown))
+    drawn = *compared, training_curves(read_json_lines(history))
     for chart, markup in zip(CHARTS, drawn, strict=True):
         (folder / f"{chart}.svg").write_text(markup)
 

@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import numpy.typing as npt
 
 from components.inpainting.images import Bytes
 from components.inpainting.masks import CUSTOM, MaskMixture
-from components.manifest import Manifest, read_manifest
+from components.manifest import Manifest, read_json_lines, read_manifest
 
 KIND = "dataset"
 SPLITS = ("train", "val", "test")
@@ -92,7 +91,7 @@ class Split:
     @cached_property
     def index(self) -> list[dict[str, Any]]:
         """One row per picture: ``photo``, ``class_name``, ``sha256``, ``crop``, ``width``, ``height``."""
-        return [json.loads(line) for line in (self.folder / "index.jsonl").read_text().splitlines()]
+        return read_json_lines(self.folder / "index.jsonl")
 
     def masks(self, family: str) -> Bytes:
         """The fixed holes of a family, uint8 ``N,H,W``."""

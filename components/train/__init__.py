@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from components.config import RunConfig, Settings, TrainConfig
 from components.inpainting.dataset import KIND as DATASET
 from components.inpainting.inpainter import usable_cores
-from components.manifest import code_version, read_manifest, write_file
+from components.manifest import code_version, read_json_lines, read_manifest, write_file
 from components.progress import step
 from components.report import training_report
 from components.train.checkpoint import Checkpoints, workplace
@@ -50,8 +49,8 @@ def train(
             run_training(order, settings)
         Checkpoints(place).finish(model)
     write_file(report, training_report(model))
-    rows = (model / HISTORY).read_text().splitlines()
-    last: dict[str, float] = json.loads(rows[-1]) if rows else {}
+    rows = read_json_lines(model / HISTORY)
+    last: dict[str, float] = rows[-1] if rows else {}
     last.pop("step", None)
     return last
 

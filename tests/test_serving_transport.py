@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from components.bentos import free_port
 from components.inpainting.images import decode_image, encode_png
 from tests.served import white, write_model
 
@@ -42,12 +43,6 @@ class Server:
     def lines(self) -> list[dict[str, object]]:
         """Its log, but for what BentoML's own processes say before the service starts."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

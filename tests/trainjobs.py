@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+from components.bentos import free_port
 from components.config import PipelineConfig
 from components.inpainting.inpainter import usable_cores
 from components.train.nodes.manifest import train_job
@@ -121,10 +122,3 @@ class Nodes:
         job = self.cluster.jobs.get(name)
         if job and "deletionTimestamp" not in job["metadata"]:
             self.cluster.end(name, "Failed" if any(codes) else "Complete", message=f"exit codes {codes}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -32,6 +32,6 @@ def test_a_server_under_attack_goes_on_and_ends_well(tmp_path: Path) -> None:
         assert last.files <= first.files + 4 and last.threads <= first.threads + 8
         assert last.megabytes < first.megabytes + 50
 
-        ended = end_under_load(server, form, clients=4, after=1)
-        assert ended.in_flight.statuses[200] and set(ended.in_flight.other()) <= {429}  # answered, all of them
+        ended = end_under_load(server, form, clients=2, after=1)  # as many as one core lets in
+        assert ended.in_flight.statuses[200] and not ended.in_flight.other()
         assert ended.seconds < 30

@@ -26,6 +26,7 @@ import psutil
 from components.bentos import Server
 from components.inpainting.images import encode_png
 from components.inpainting.inpainter import usable_cores
+from serving.admission import Admission
 from serving.connections import guard_connections
 from tests.hammering import (
     Answers,
@@ -98,11 +99,10 @@ class Resources:
 def slow_clients(server: Server, form: Form, sockets: int, seconds: float) -> Slow:
     """Hold sockets open, half in their headers and half in their bodies, while one honest client goes on.
 
-    Attackers who are cut off come back at once. They are a process of their own, of low priority, so that the honest
-    client's clock shows what the server does and not what they do.
+    Attackers who are cut off come back at once.
     """
     before = asyncio.run(hammer(server.url, [form], 1, seconds))
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with _others() as pool:
         attack = pool.submit(_attack, server.url, sockets, seconds + START)
         time.sleep(START)
         during = asyncio.run(hammer(server.url, [form], 1, seconds))
@@ -111,10 +111,14 @@ def slow_clients(server: Server, form: Form, sockets: int, seconds: float) -> Sl
     return Slow(ended, len(closed) - len(ended), before, during)
 
 
+def _others() -> ProcessPoolExecutor:
+    """A process of low priority: what attackers do must not be seen on an honest client's clock."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), os.nice, (10,))
+
+
 def _attack(url: str, sockets: int, seconds: float) -> list[float | None]:
     """Seconds after which each connection was cut off, and ``None`` for every one that was not."""
     guard_connections()  # so many sockets need as many descriptors
-    os.nice(10)
     return asyncio.run(_attack_all(url, sockets, time.perf_counter() + seconds))
 
 
@@ -155,7 +159,7 @@ async def _drip(url: str, begin: bytes, drop: bytes) -> float | None:
 def overload(server: Server, form: Form, clients: int, seconds: float) -> Overload:
     """Clients who come back at once when they are sent away, five times as many as are let in."""
     idle = asyncio.run(hammer(server.url, [form], 1, seconds))
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with _others() as pool:
         during = pool.submit(_crowd, server.url, form, clients, seconds).result()
     began, recovered = time.perf_counter(), float("inf")
     while time.perf_counter() < began + RECOVERY:
@@ -167,8 +171,7 @@ def overload(server: Server, form: Form, clients: int, seconds: float) -> Overlo
 
 
 def _crowd(url: str, form: Form, clients: int, seconds: float) -> Answers:
-    """Clients who do not wait; a process of its own, as slow clients are."""
-    os.nice(10)
+    """Clients who do not wait."""
     return asyncio.run(hammer(url, [form], clients, seconds, polite=False))
 
 
@@ -286,7 +289,9 @@ def main() -> None:
 
 
 def _report(server: Server, options: argparse.Namespace) -> None:
-    form, let_in = square_form(256, 64), usable_cores() + max(1, usable_cores() // 2)
+    form, admission = square_form(256, 64), Admission()
+    admission.fit(usable_cores())
+    let_in = admission.concurrent + admission.queue
     asyncio.run(hammer(server.url, [form], 1, 1))
     slow = slow_clients(server, form, options.sockets, options.seconds)
     print(f"{options.sockets} slow clients: p99 of an honest one x {_ratio(slow.during, slow.before):.2f},")

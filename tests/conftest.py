@@ -89,20 +89,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two_processes(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of the shortest training, by two processes on one machine."""
-    from components.train import train
+    from tests.training import train_model
 
     home = tmp_path_factory.mktemp("two_processes")
     config = PipelineConfig.from_flat({**SHORTEST, "train_num_processes": 2})
-    train(
-        config.train,
-        config.run,
-        small,
-        small.with_name("card.html"),
-        home / "model",
-        home / "report.html",
-        Settings(home=home),
-    )
-    return home / "model"
+    return train_model(config, small, home, Settings(home=home))
 
 
 @pytest.fixture

@@ -16,21 +16,13 @@ from pathlib import Path
 
 from components.config import PipelineConfig, Settings
 from components.form import parse_assignments
-from components.train import train
+from tests.training import train_model
 
 
 def attempt(dataset: Path, home: Path, output: Path, assignments: list[str]) -> None:
     """One process's try at the training."""
     config = PipelineConfig.from_flat(parse_assignments(assignments))
-    train(
-        config.train,
-        config.run,
-        dataset,
-        dataset.with_name("card.html"),
-        output / "model",
-        output / "report.html",
-        Settings(home=home),
-    )
+    train_model(config, dataset, output, Settings(home=home))
 
 
 def _wait_for_another_checkpoint(home: Path, child: int) -> None:

@@ -42,7 +42,7 @@ from components.inpainting.scores import (
 from components.manifest import Manifest, read_manifest
 from components.register import register
 from components.tracking import CHALLENGER, Registry, RegistryError, start_run
-from components.train import train
+from tests.training import run_of, train_model
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,9 @@ def untrained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged
     settings, serve = Settings(home=folder / "state", MLFLOW_TRACKING_URI=""), ServeConfig()
     for name, steps, parameters in (("paper", 1, {"train_model": PAPER}), ("model", 0, {})):
         config = PipelineConfig.from_flat({"train_steps": steps, "train_batch_size": 4, **parameters})
-        train(
-            config.train,
-            config.run,
-            dataset,
-            dataset.with_name("card.html"),
-            folder / name,
-            folder / f"{name}.html",
-            settings,
-        )
+        train_model(config, dataset, folder, settings, name)
     registry = Registry(settings, serve.model_name)
-    champion = registry.register(read_manifest(folder / "model", "model").facts["run_id"], {"digest": "c" * 64})
+    champion = registry.register(run_of(folder / "model", settings), {"digest": "c" * 64})
     registry.promote(champion.number, "")
     evaluate(serve, dataset, folder / "model", folder / "evaluation", folder / "report.html", settings)
     gate(PipelineConfig().gate, folder / "evaluation", folder / "decision", folder / "verdict.html", settings)
@@ -167,9 +159,8 @@ def test_the_champion_is_scored_again_on_the_same_pictures_and_an_equal_model_is
 
 def test_the_papers_network_is_a_row_where_mlflow_holds_a_training_of_it(untrained: Judged) -> None:
     scores = untrained.scores
-    run = read_manifest(untrained.folder / "paper", "model").facts["run_id"]
     client = MlflowClient(untrained.settings.mlflow_uri)
-    name = client.get_run(run).info.run_name
+    name = client.get_run(run_of(untrained.folder / "paper", untrained.settings)).info.run_name
     assert scores.paper == (
         f"The paper's context encoder is that of the MLflow run {name}, trained for 1 steps on this dataset."
     )

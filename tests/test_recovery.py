@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 
 from components.config import PipelineConfig, Settings
 from components.inpainting.batches import Batch
-from components.train import TrainingDiverged, train
+from components.train import TrainingDiverged
 from components.train.loop import AdversarialLoop, StepLosses
 from tests.conftest import SHORTEST, wait_for
+from tests.training import train_model
 
 KILLS = int(os.environ.get("KINTSUGI_TEST_KILLS", "6"))
 STEPS = max(16, 8 * KILLS // 3)  # a kill costs a step or two
@@ -106,17 +107,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_later(
 
 
 def in_process(small: Path, settings: Settings, folder: Path, **changes: object) -> Path:
-    config = PipelineConfig.from_flat({**SHORT, **changes})
-    train(
-        config.train,
-        config.run,
-        small,
-        small.with_name("card.html"),
-        folder / "model",
-        folder / "report.html",
-        settings,
-    )
-    return folder / "model"
+    return train_model(PipelineConfig.from_flat({**SHORT, **changes}), small, folder, settings)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:

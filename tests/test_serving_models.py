@@ -162,7 +162,8 @@ def test_no_request_fails_while_models_are_switched(bento: Path, watched: Path) 
                 if answer.status_code != 200 or (decode_image(answer.content)[MASK == 1] != greys[version]).any():
                     wrong.append(answer)
 
-        threads = [threading.Thread(target=ask) for _ in range(3)]
+        let_in = parts.admission.concurrent + parts.admission.queue
+        threads = [threading.Thread(target=ask) for _ in range(let_in)]
         for thread in threads:
             thread.start()
         for number in range(12):

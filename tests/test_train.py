@@ -16,10 +16,10 @@ from components.inpainting.images import read_image
 from components.inpainting.networks import load_generator
 from components.manifest import read_manifest
 from components.tracking import open_run
-from components.train import train
 from components.train.loop import AdversarialLoop
 from components.train.recipes import RECIPES
 from components.train.recorder import paper_line
+from tests.training import run_of, train_model
 
 CPU = Compute(Device(torch.device("cpu"), "CPU"), precision="fp32", compile="off", channels_last=True)
 
@@ -30,17 +30,7 @@ def config(**train: object) -> PipelineConfig:
 
 
 def trained(settings: Settings, dataset: Path, folder: Path, **changes: object) -> Path:
-    chosen = config(**changes)
-    train(
-        chosen.train,
-        chosen.run,
-        dataset,
-        dataset.with_name("card.html"),
-        folder / "model",
-        folder / "report.html",
-        settings,
-    )
-    return folder / "model"
+    return train_model(config(**changes), dataset, folder, settings)
 
 
 def make_loop(**changes: object) -> AdversarialLoop:
@@ -71,7 +61,7 @@ def test_a_training_leaves_model_history_and_sample_grids(
     assert grids == ["step-000000.png", "step-000004.png", "step-000006.png"]
     assert read_image(model / "samples" / grids[0]).std() > 20
     assert read_manifest(model, "model").facts["steps"] == 6
-    report = (tmp_path / "report.html").read_text()
+    report = (tmp_path / "model.html").read_text()
     assert f"Training of {name}, 6 steps" in report and "SSIM" in report
     assert report.count("data:image/png;base64,") == 3 and "http" not in report
 
@@ -101,7 +91,7 @@ def test_a_run_that_kubeflow_made_for_the_step_and_ours_are_one(
     model = trained(settings, dataset, tmp_path, steps=2)
     trained_run = client.get_run(of_train)
     assert trained_run.info.status == "RUNNING" and "batch/g_loss" in trained_run.data.metrics
-    assert read_manifest(model, "model").facts["run_id"] == of_train
+    assert run_of(model, settings) == of_train
 
     inputs = [Param(name, json.dumps({"steps": 2})) for name in ("config", "run_config", "train_steps")]
     client.log_batch(
@@ -119,7 +109,7 @@ def test_a_run_that_kubeflow_made_for_the_step_and_ours_are_one(
 def test_no_steps_hand_on_the_untrained_generator(settings: Settings, dataset: Path, tmp_path: Path) -> None:
     model = trained(settings, dataset, tmp_path, steps=0)
     assert read_manifest(model, "model").facts["steps"] == 0
-    assert "<svg" not in (tmp_path / "report.html").read_text()
+    assert "<svg" not in (tmp_path / "model.html").read_text()
     weights = load_generator(model).state_dict()["refiner.unet.head.weight"]
     assert torch.count_nonzero(weights) == 0
 

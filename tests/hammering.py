@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -145,5 +146,19 @@ async def hammer(url: str, forms: Sequence[Form], clients: int, seconds: float, 
 
     async with session() as http:
         await asyncio.gather(*(client_of(http, number) for number in range(clients)))
+    answers.elapsed = time.perf_counter() - began
+    return answers
+
+
+async def arrive(url: str, form: Form, rate: float, seconds: float) -> Answers:
+    """So many requests a second, each of a client of its own who asks once, however long the answers take."""
+    answers, began = Answers(), time.perf_counter()
+
+    async def client_of(http: aiohttp.ClientSession, number: int) -> None:
+        await asyncio.sleep(number / rate)
+        await ask(http, url, form, answers)
+
+    async with session() as http:
+        await asyncio.gather(*(client_of(http, number) for number in range(math.ceil(rate * seconds))))
     answers.elapsed = time.perf_counter() - began
     return answers

@@ -16,9 +16,11 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -31,6 +33,7 @@ from serving.connections import guard_connections
 from tests.hammering import (
     Answers,
     Form,
+    arrive,
     ask,
     hammer,
     make_form,
@@ -67,7 +70,7 @@ class Slow:
 
 @dataclass
 class Overload:
-    """Repairs before, during and after more clients than the server can serve."""
+    """Repairs before, during and after more requests than the server can repair."""
 
     idle: Answers
     during: Answers
@@ -156,11 +159,11 @@ async def _drip(url: str, begin: bytes, drop: bytes) -> float | None:
             end.exception() if end.done() and not end.cancelled() else None
 
 
-def overload(server: Server, form: Form, clients: int, seconds: float) -> Overload:
-    """Clients who come back at once when they are sent away, five times as many as are let in."""
+def overload(server: Server, form: Form, many: Callable[[], Answers], seconds: float) -> Overload:
+    """Repairs before, during and after ``many``, which asks for more of them than the server can do."""
     idle = asyncio.run(hammer(server.url, [form], 1, seconds))
     with _others() as pool:
-        during = pool.submit(_crowd, server.url, form, clients, seconds).result()
+        during = pool.submit(many).result()
     began, recovered = time.perf_counter(), float("inf")
     while time.perf_counter() < began + RECOVERY:
         answers = asyncio.run(hammer(server.url, [form], 1, 0.01))
@@ -170,8 +173,13 @@ def overload(server: Server, form: Form, clients: int, seconds: float) -> Overlo
     return Overload(idle, during, recovered)
 
 
-def _crowd(url: str, form: Form, clients: int, seconds: float) -> Answers:
-    """Clients who do not wait."""
+def flood(url: str, form: Form, rate: float, seconds: float) -> Answers:
+    """So many requests a second, answered or not."""
+    return asyncio.run(arrive(url, form, rate, seconds))
+
+
+def crowd(url: str, form: Form, clients: int, seconds: float) -> Answers:
+    """Clients who are sent away and come back at once."""
     return asyncio.run(hammer(url, [form], clients, seconds, polite=False))
 
 
@@ -297,10 +305,15 @@ def _report(server: Server, options: argparse.Namespace) -> None:
     print(f"{options.sockets} slow clients: p99 of an honest one x {_ratio(slow.during, slow.before):.2f},")
     print(f"  {slow.before.percentile(99):.0f} ms before, {slow.during.percentile(99):.0f} ms during")
     print(f"  all cut off after {max(slow.closed):.1f} s" if not slow.left else f"  {slow.left} were not cut off")
-    busy = overload(server, form, 5 * let_in, options.seconds)
-    print(f"{5 * let_in} clients at once: p99 of repairs x {_ratio(busy.during, busy.idle):.2f}, at most 2 is wanted,")
-    print(f"  {busy.idle.percentile(99):.0f} ms idle, {busy.during.percentile(99):.0f} ms then")
-    print(f"  {busy.during.statuses[200]} repaired, {busy.during.other()} not; recovered after {busy.recovered:.1f} s")
+    rate = 5 * asyncio.run(hammer(server.url, [form], admission.concurrent, options.seconds)).rate
+    for what, many in (
+        (f"{rate:.0f} requests a second", partial(flood, server.url, form, rate, options.seconds)),
+        (f"{5 * let_in} who do not wait", partial(crowd, server.url, form, 5 * let_in, options.seconds)),
+    ):
+        busy = overload(server, form, many, options.seconds)
+        print(f"{what}: p99 of repairs x {_ratio(busy.during, busy.idle):.2f}, at most 2 is wanted,")
+        print(f"  {busy.idle.percentile(99):.0f} ms idle, {busy.during.percentile(99):.0f} ms then")
+        print(f"  {busy.during.statuses[200]} repaired, {busy.during.other()} not; recovered in {busy.recovered:.1f} s")
     answers, (first, last) = mixed(server, options.requests)
     print(f"{options.requests} mixed requests, after a tenth and at the end: {dict(sorted(answers.statuses.items()))}")
     print(f"  memory x {last.megabytes / first.megabytes:.3f} ({first.megabytes:.0f} to {last.megabytes:.0f} MB)")

@@ -87,7 +87,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A Bento around a network, and its tag."""
     from components.inpainting.networks.residual_unet import ResidualUNet
 
-    folder, generator = tmp_path_factory.mktemp("bento"), ResidualUNet()
+    folder, generator = tmp_path_factory.mktemp("bento"), ResidualUNet(fill_iterations=2)
     export_onnx(generator, folder / "generator.onnx")
     return folder / "kintsugi.bento", pack(folder, generator.stride)
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -95,6 +96,7 @@ def _loadable(name: str, above: frozenset[str]) -> bool:
     return True
 
 
+@cache  # else every module is parsed anew for every one that imports it
 def _imports(name: str) -> Imports:
     path = _file(name)
     assert path is not None, name

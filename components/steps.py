@@ -35,13 +35,13 @@ def plan(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(order: str, webhook: str, run_id: str, part: Output[Dataset]):
+def ingest(order: str, webhook: str, run_id: str, part: Output[Dataset], report: Output[HTML]):
     """Read and crop one shard of the source's pictures."""
     from pathlib import Path
     from components import config as c, notify, prepare
 
     with notify.telling("ingest", webhook, run_id, c.Settings()):
-        prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), c.Settings())
+        prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), Path(report.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -25,7 +25,7 @@ def release(config, dataset, model, evaluation, decision, volume):
             pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         ), volume,
     )  # fmt: skip
-    version = registered.output
+    version = registered.outputs["Output"]
     packaged = furnish(steps.package(config=config, version=version, dataset=dataset), volume)
     verified = furnish(steps.verify(config=config, bento=packaged.outputs["bento"]), volume)
     with dsl.If(verified.output == True, name="verified"):  # noqa: E712

@@ -121,12 +121,13 @@ def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Ar
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def verify(config: str, bento: Input[Artifact]) -> bool:
+def verify(config: str, bento: Input[Artifact], report: Output[HTML]) -> bool:
     """Start the Bento and compare its repairs with the trainer's own."""
     from pathlib import Path
     from components import config as c, verify
 
-    return verify.verify(c.ServeConfig.model_validate_json(config), Path(bento.path), c.Settings())
+    paths = (Path(artifact.path) for artifact in (bento, report))
+    return verify.verify(c.ServeConfig.model_validate_json(config), *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -8,21 +8,32 @@ from pathlib import Path
 
 from components.config import ServeConfig, Settings
 from components.inpainting.networks import WEIGHTS
-from components.inpainting.scores import CANDIDATE, Decision, Evaluation
-from components.manifest import Manifest, read_manifest
+from components.inpainting.scores import CANDIDATE, LABELS, Decision, Evaluation
+from components.manifest import Manifest, read_manifest, write_file
 from components.progress import say, step
+from components.report import render
 from components.tracking import Registry, RegistryError
+
+_MADE_OF = ("digest", "weights", "dataset", "code", "policy")
+"""Tags that say what a version was made of."""
 
 
 @step("register")
 def register(
-    config: ServeConfig, model: Path, evaluation: Path, decision: Path, pipeline_run: str, settings: Settings
+    config: ServeConfig,
+    model: Path,
+    evaluation: Path,
+    decision: Path,
+    pipeline_run: str,
+    report: Path,
+    settings: Settings,
 ) -> str:
     """Register the model that an evaluation scored and a decision admitted; returns the version number.
 
     The version says where it comes from and why it was admitted, in tags for programs and in a description for
-    people: ``pipeline_run`` is the id of the pipeline's run. A retried step makes no second version. Raises
-    ``RegistryError`` when the decision refused the model, or when the folders are not of one model.
+    people: ``pipeline_run`` is the id of the pipeline's run. A retried step makes no second version. ``report`` becomes
+    a page (HTML) that says the same. Raises ``RegistryError`` when the decision refused the model, or when the folders
+    are not of one model.
     """
     manifest = read_manifest(model, "model")
     scores = Evaluation.model_validate_json((evaluation / "scores.json").read_bytes())
@@ -33,12 +44,30 @@ def register(
         raise RegistryError("the evaluation is of another model than the one to register; run evaluate again")
     pages = {"pipeline_run_page": settings.kubeflow_page(pipeline_run), "mlflow_run_page": scores.run_page}
     tags = _tags(manifest, scores, verdict) | {"pipeline_run": pipeline_run, "weights": _digest(model / WEIGHTS)}
-    version = Registry(settings, config.model_name).register(
+    registry = Registry(settings, config.model_name)
+    before = {known.number for known in registry.versions()}
+    version = registry.register(
         scores.run_id,
         tags | {name: page for name, page in pages.items() if page},
         _description(scores, verdict, pipeline_run, pages["pipeline_run_page"]),
         scores.logged_model,
     )
+    aliases = sorted(alias for alias, number in registry.aliases().items() if number == version.number)
+    page = render(
+        "registration.html",
+        title=f"{version.name} version {version.number}",
+        version=version,
+        page=registry.page(version.number),
+        again=version.number in before,
+        aliases=aliases,
+        scores=scores,
+        decision=verdict,
+        labels=LABELS,
+        made={name: tags[name] for name in _MADE_OF},
+        pipeline_run=pipeline_run,
+        pages=pages,
+    )
+    write_file(report, page)
     say(f"registered {version.name} version {version.number}")
     return version.number
 

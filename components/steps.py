@@ -35,13 +35,13 @@ def plan(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(order: str, webhook: str, run_id: str, part: Output[Dataset]):
+def ingest(order: str, webhook: str, run_id: str, part: Output[Dataset], report: Output[HTML]):
     """Read and crop one shard of the source's pictures."""
     from pathlib import Path
     from components import config as c, notify, prepare
 
     with notify.telling("ingest", webhook, run_id, c.Settings()):
-        prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), c.Settings())
+        prepare.ingest(c.ReadOrder.model_validate_json(order), Path(part.path), Path(report.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -98,14 +98,16 @@ def gate(config: str, evaluation: Input[Artifact], decision: Output[Artifact], r
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def register(
-    config: str, model: Input[Model], evaluation: Input[Artifact], decision: Input[Artifact], pipeline_run: str
-) -> str:
+    config: str, model: Input[Model], evaluation: Input[Artifact], decision: Input[Artifact], pipeline_run: str,
+    report: Output[HTML],
+) -> str:  # fmt: skip
     """Register the admitted model as challenger."""
     from pathlib import Path
     from components import config as c, register
 
     paths = (Path(artifact.path) for artifact in (model, evaluation, decision))
-    return register.register(c.ServeConfig.model_validate_json(config), *paths, pipeline_run, c.Settings())
+    serve = c.ServeConfig.model_validate_json(config)
+    return register.register(serve, *paths, pipeline_run, Path(report.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -119,21 +121,23 @@ def package(config: str, version: str, dataset: Input[Dataset], bento: Output[Ar
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def verify(config: str, bento: Input[Artifact]) -> bool:
+def verify(config: str, bento: Input[Artifact], report: Output[HTML]) -> bool:
     """Start the Bento and compare its repairs with the trainer's own."""
     from pathlib import Path
     from components import config as c, verify
 
-    return verify.verify(c.ServeConfig.model_validate_json(config), Path(bento.path), c.Settings())
+    paths = (Path(artifact.path) for artifact in (bento, report))
+    return verify.verify(c.ServeConfig.model_validate_json(config), *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(config: str, version: str, decision: Input[Artifact]) -> str:
+def promote(config: str, version: str, decision: Input[Artifact], report: Output[HTML]) -> str:
     """Make the verified version champion, unless the gate leaves that to a person."""
     from pathlib import Path
     from components import config as c, promote
 
-    return promote.promote(c.ServeConfig.model_validate_json(config), version, Path(decision.path), c.Settings())
+    paths = (Path(artifact.path) for artifact in (decision, report))
+    return promote.promote(c.ServeConfig.model_validate_json(config), version, *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

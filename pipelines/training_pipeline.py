@@ -25,10 +25,10 @@ def release(config, dataset, model, evaluation, decision, volume):
             pipeline_run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         ), volume,
     )  # fmt: skip
-    version = registered.output
+    version = registered.outputs["Output"]
     packaged = furnish(steps.package(config=config, version=version, dataset=dataset), volume)
     verified = furnish(steps.verify(config=config, bento=packaged.outputs["bento"]), volume)
-    with dsl.If(verified.output == True, name="verified"):  # noqa: E712
+    with dsl.If(verified.outputs["Output"] == True, name="verified"):  # noqa: E712
         promoted = furnish(steps.promote(config=config, version=version, decision=decision), volume)
     for task in (registered, packaged, verified, promoted):
         task.set_caching_options(enable_caching=False)  # they see what no cache key sees

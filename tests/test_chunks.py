@@ -84,7 +84,7 @@ def test_pictures_that_change_while_they_are_prepared_are_noticed(many: Path, tm
         data_config(source=str(many), num_train=500, image_size=32),
         Settings(home=tmp_path / "state", workers=1),
     )
-    ingest(ReadOrder(config=config), tmp_path / "part", settings)
+    ingest(ReadOrder(config=config), tmp_path / "part", tmp_path / "part.html", settings)
     for path in many.rglob("*.*"):
         Image.new("RGB", (80, 70), "red").save(path)
     with pytest.raises(ConfigError, match=r"\.(png|jpg) changed or vanished while it was prepared; run again"):
@@ -93,9 +93,9 @@ def test_pictures_that_change_while_they_are_prepared_are_noticed(many: Path, tm
 
 def test_a_source_that_changes_between_shards_is_noticed(many: Path, tmp_path: Path) -> None:
     config, settings = data_config(source=str(many), num_shards=2), Settings(home=tmp_path / "state", workers=1)
-    ingest(ReadOrder(config=config, shard="1/2"), tmp_path / "1", settings)
+    ingest(ReadOrder(config=config, shard="1/2"), tmp_path / "1", tmp_path / "1.html", settings)
     (many / "cat" / "002.png").rename(many / "0.png")
-    ingest(ReadOrder(config=config, shard="2/2"), tmp_path / "2", settings)
+    ingest(ReadOrder(config=config, shard="2/2"), tmp_path / "2", tmp_path / "2.html", settings)
     with pytest.raises(ConfigError, match="changed while its shards were read"):
         prepare(config, [tmp_path / "1", tmp_path / "2"], tmp_path / "dataset", tmp_path / "card.html", settings)
 

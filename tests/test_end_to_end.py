@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,6 +81,17 @@ def test_first_model_is_promoted(runs: Runs, state: Path) -> None:
         assert words in output
     report = next(line.split()[1] for line in output.splitlines() if line.startswith("Report"))
     assert Path(report).read_text().startswith("<!doctype html>")
+
+
+def test_every_task_left_its_page(runs: Runs, state: Path) -> None:
+    first, shards, *_ = sorted((state / "runs").glob("*"))
+    pages = [path for name in ("report", "card") for path in first.glob(f"steps/**/{name}") if path.is_file()]
+    assert {page.parent.name for page in pages} == {
+        "plan", "ingest", "prepare", "train", "evaluate", "gate", "register", "package", "verify", "promote",
+    }  # fmt: skip
+    assert all(page.read_text().startswith("<!doctype html>") for page in pages)
+    read = [page.read_text() for page in shards.glob("steps/**/ingest/report")]
+    assert sorted(re.findall(r"shard (\d/3)</title>", "".join(read))) == ["1/3", "2/3", "3/3"]
 
 
 def test_an_equal_model_is_not_better_and_the_champion_stays(runs: Runs) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import shutil
@@ -153,7 +154,15 @@ def test_the_champion_is_scored_again_on_the_same_pictures_and_an_equal_model_is
     decision = Decision.model_validate_json((folder / "decision" / "decision.json").read_bytes())
     assert {"trained", "champion"} <= {rule.name for rule in decision.rules if not rule.passed}
     with pytest.raises(RegistryError, match="the gate refused this model"):
-        register(ServeConfig(), folder / "model", folder / "evaluation", folder / "decision", "run", untrained.settings)
+        register(
+            ServeConfig(),
+            folder / "model",
+            folder / "evaluation",
+            folder / "decision",
+            "run",
+            tmp_path / "none.html",
+            untrained.settings,
+        )
     assert len(Registry(untrained.settings, "kintsugi").versions()) == 1
 
 
@@ -270,7 +279,15 @@ def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, tmp
     folder = admitted(untrained, tmp_path)
     other = untrained.folder / "paper"
     with pytest.raises(RegistryError, match="of another model"):
-        register(ServeConfig(), other, folder / "evaluation", folder / "decision", "run-1", untrained.settings)
+        register(
+            ServeConfig(),
+            other,
+            folder / "evaluation",
+            folder / "decision",
+            "run-1",
+            tmp_path / "none.html",
+            untrained.settings,
+        )
 
 
 def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judged, tmp_path: Path) -> None:
@@ -278,8 +295,10 @@ def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judg
     folder, model = admitted(untrained, tmp_path, run_page=page), untrained.folder / "model"
     settings = untrained.settings.model_copy(update={"kubeflow_url": "http://kubeflow.example/"})
     serve = ServeConfig(model_name="described")
+    reports = tmp_path / "first.html", tmp_path / "again.html"
     first, again = (
-        register(serve, model, folder / "evaluation", folder / "decision", "run-1", settings) for _ in range(2)
+        register(serve, model, folder / "evaluation", folder / "decision", "run-1", report, settings)
+        for report in reports
     )
     registry = Registry(settings, "described")
     assert (first, again, len(registry.versions())) == ("1", "1", 1)
@@ -303,6 +322,27 @@ def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judg
     assert all(rule.sentence in said for rule in decision.rules)
     linked = client.get_logged_model(untrained.scores.logged_model).tags["mlflow.modelVersions"]
     assert {"name": "described", "version": "1"} in json.loads(linked)
+    pages = [html.unescape(report.read_text()) for report in reports]
+    assert "Registered." in pages[0] and "Registered before" not in pages[0] and "Registered before" in pages[1]
+    for shown in pages:
+        assert "described version 1" in shown and "It is challenger." in shown
+        told = [rule.sentence for rule in decision.rules]
+        of_it = [expected[name] for name in ("digest", "weights", "dataset", "code", "policy")]
+        scores = untrained.scores.methods[CANDIDATE].overall
+        for text in (*told, *of_it, page, expected["pipeline_run_page"], f"{scores.ssim:.4f}", f"{scores.psnr:.2f}"):
+            assert text in shown, text
+        assert "MLflow is no server here" in shown
+        assert "in place of version 1, if that is champion still" in shown  # of the gate's decision
+
+
+def test_a_registration_by_hand_says_what_command_finishes_it(untrained: Judged, tmp_path: Path) -> None:
+    folder, model = admitted(untrained, tmp_path), untrained.folder / "model"
+    decision = folder / "decision" / "decision.json"
+    decision.write_text(json.dumps(json.loads(decision.read_text()) | {"mode": "manual"}))
+    serve, report = ServeConfig(model_name="by-hand"), tmp_path / "report.html"
+    register(serve, model, folder / "evaluation", folder / "decision", "run-1", report, untrained.settings)
+    assert "<code>kintsugi promote 1 --model-name by-hand</code>" in report.read_text()
+    assert "<code>promote</code> makes it" not in report.read_text()
 
 
 def test_the_reports_are_self_contained_and_lead_with_the_verdict(untrained: Judged) -> None:

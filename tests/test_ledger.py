@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,15 +248,45 @@ def test_the_step_refuses_where_the_champion_changed_since_the_gate_compared(
     registry: Registry, settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "decision.json").write_text(ADMITTED)  # compared with version 1
-    serve = ServeConfig(model_name="mender")
+    serve, report = ServeConfig(model_name="mender"), tmp_path / "report.html"
     registry.promote("2", "1")
-    with pytest.raises(RegistryError, match="version 3 was compared with version 1, but by now version 2 is champion"):
-        promote(serve, "3", tmp_path, settings)
+    conflict = "version 3 was compared with version 1, but by now version 2 is champion"
+    with pytest.raises(RegistryError, match=conflict):
+        promote(serve, "3", tmp_path, report, settings)
+    assert f"Not promoted: {conflict}" in report.read_text() and ledger(report)[0][1] == "2 in place of 1"
     assert registry.aliases()[CHAMPION] == "2"
-    registry.rollback("1", "2")  # and back to the one that it was compared with
-    assert promote(serve, "3", tmp_path, settings) == "3"
+    registry.rollback("1", "2", "it blurs")  # and back to the one that it was compared with
+    for _ in range(2):  # as a retried step does
+        assert promote(serve, "3", tmp_path, report, settings) == "3"
+        page = report.read_text()
+        assert "Version 3 is champion, in place of version 1." in page and "Not promoted" not in page
+        rows = ledger(report)
+        assert [row[1] for row in rows] == ["3 in place of 1", "1 in place of 2", "2 in place of 1", "1"]
+        assert rows[1][2].startswith("rollback by ") and rows[1][2].endswith(": it blurs")
+        assert dict(re.findall(r'<tr><th class="text">(\w+)</th><td class="text">version (\d)', page)) == {
+            CHAMPION: "3",
+            PREVIOUS: "1",
+        }
     assert [(entry.version, entry.replaced) for entry in registry.history()][-1] == ("3", "1")
     assert registry.history()[-1].run == registry.get("3").run_id
+
+
+def test_the_step_leaves_it_to_a_person_and_says_what_command_finishes_it(
+    registry: Registry, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "decision.json").write_text(Decision(admitted=True, rules=[], mode="manual").model_dump_json())
+    report = tmp_path / "report.html"
+    assert promote(ServeConfig(model_name="mender"), "3", tmp_path, report, settings) == ""
+    page = report.read_text()
+    assert "Version 3 is verified and waits to be promoted; version 1 is champion." in page
+    assert "<code>kintsugi promote 3 --model-name mender</code>" in page
+    assert registry.aliases() == {CHAMPION: "1", CHALLENGER: "3"}
+
+
+def ledger(report: Path) -> list[tuple[str, ...]]:
+    """The rows of a page's ledger: when, the champion, how and why."""
+    rows = re.findall(r"<tr><td>(\d{4}-.*?)</tr>", report.read_text())
+    return [tuple(re.findall(r"([^<>]*)</td>", row)) for row in rows]
 
 
 @pytest.mark.parametrize("writes", range(12))

@@ -198,6 +198,15 @@ def one_page(text: str = ""):
     draw()
 
 
+def no_page(text: str = ""):
+    count_down()
+
+
+def one_page_and_an_exit_task(text: str = ""):
+    with dsl.ExitHandler(end()):
+        draw()
+
+
 def metrics_without_a_file(text: str = ""):
     count()
 
@@ -247,6 +256,7 @@ GRAPHS = [
     ("no-artifacts-at-the-root", an_artifact, run_id),
     ("no-choice-between-artifacts", artifacts_of_branches, one_page),
     ("one-page-per-task", two_pages, one_page),
+    ("every-task-has-a-page", no_page, one_page_and_an_exit_task),
     ("metrics-write-a-file", metrics_without_a_file, metrics_with_a_file),
     ("cache-keys-see-arguments", own_cache_key, run_id),
     ("lightweight-components", own_container, run_id),

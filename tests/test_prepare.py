@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from PIL import Image
 
 from components.config import ConfigError, ReadOrder, Settings
 from components.inpainting.dataset import SPLITS, PreparedDataset
-from components.inpainting.images import Bytes
+from components.inpainting.images import Bytes, decode_image
 from components.inpainting.masks import FAMILIES, coverage
 from components.manifest import MANIFEST, ManifestError
 from components.prepare import ingest, prepare, prepare_here
@@ -276,7 +279,7 @@ def test_parts_must_be_whole_and_of_one_reading(many: Path, tmp_path: Path) -> N
     config, settings = data_config(source=str(many), num_shards=2), Settings(home=tmp_path / "state", workers=1)
     parts = [tmp_path / "1", tmp_path / "2"]
     for shard, part in zip(config.shards, parts, strict=True):
-        ingest(ReadOrder(config=config, shard=shard), part, settings)
+        ingest(ReadOrder(config=config, shard=shard), part, part.with_suffix(".html"), settings)
     target = (tmp_path / "dataset", tmp_path / "card.html")
     with pytest.raises(ConfigError, match="the parts given are 1/2;"):
         prepare(config, parts[:1], *target, settings)
@@ -285,6 +288,43 @@ def test_parts_must_be_whole_and_of_one_reading(many: Path, tmp_path: Path) -> N
     (parts[1] / MANIFEST).unlink()
     with pytest.raises(ManifestError, match="holds no finished part"):
         prepare(config, parts, *target, settings)
+
+
+def test_every_shard_has_a_page_that_says_what_was_read(many: Path, tmp_path: Path) -> None:
+    (many / "cat" / "broken.png").write_bytes(b"no picture")
+    (many / "dog" / "notes").write_text("no picture either, and nothing in its name says that it is one")
+    config, settings = data_config(source=str(many), num_shards=2), Settings(home=tmp_path / "state", workers=1)
+    usable, unusable, other, classes = 0, 0, 0, Counter[str]()
+    for number, shard in enumerate(config.shards):
+        part, report = tmp_path / str(number), tmp_path / f"{number}.html"
+        ingest(ReadOrder(config=config, shard=shard), part, report, settings)
+        page = report.read_text()
+        kept, total = map(int, re.findall(r"(\d+) of (\d+) files are pictures that can be used", page)[0])
+        usable, unusable = usable + kept, unusable + int(re.findall(r"Unusable: (\d+)\.", page)[0])
+        other += int(re.findall(r"no pictures: (\d+)\.", page)[0])
+        rows = [json.loads(line) for path in sorted(part.glob("*.jsonl")) for line in path.read_text().splitlines()]
+        assert kept == sum(not row["problem"] for row in rows)
+        assert ("cat/broken.png" in page) == any(row["name"] == "cat/broken.png" for row in rows)
+        classes.update({name: int(count) for name, count in re.findall(r"<td>(cat|dog)</td><td>(\d+)</td>", page)})
+        assert f"shard {shard}" in page and str(many) in page
+        sheet = decode_image(base64.b64decode(re.findall(r"data:image/png;base64,([^\"]+)", page)[0]))
+        crops = np.concatenate([np.fromfile(path, np.uint8) for path in sorted(part.glob("*.bin"))]).reshape(
+            -1, 64, 64, 3
+        )
+        assert len(crops) == kept <= total
+        first, last = sheet[4:68, 4:68], sheet[140:204, 480:544]
+        assert np.array_equal(first, crops[0]) and np.array_equal(last, crops[-1])
+    assert (usable, unusable, other, classes) == (120, 1, 1, {"cat": 60, "dog": 60})
+
+
+def test_a_shard_of_which_nothing_can_be_used_has_a_page(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no picture")
+    order = ReadOrder(config=data_config(source=str(folder)))
+    ingest(order, tmp_path / "part", tmp_path / "part.html", Settings(home=tmp_path / "state", workers=1))
+    page = (tmp_path / "part.html").read_text()
+    assert "0 of 1 files" in page and "broken.png" in page and "<img" not in page
 
 
 def test_missing_classes_are_named(many: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from components.bentos import ServiceError
+from components.client import InpaintError
 from components.config import RunConfig, ServeConfig, Settings, TrainConfig
 from components.inpainting.export import export_onnx
 from components.inpainting.images import encode_png, read_image
@@ -86,11 +90,24 @@ def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[
 
 
 def test_its_server_answers_as_the_trainer_does(
-    packaged: tuple[Settings, Path], capsys: pytest.CaptureFixture[str]
+    packaged: tuple[Settings, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, bento = packaged
-    assert verify(CONFIG, bento, settings), capsys.readouterr().out
+    report = tmp_path / "report.html"
+    assert verify(CONFIG, bento, report, settings), capsys.readouterr().out
     assert Registry(settings, "mender").get("1").tags["verified"] == "true"
+    page, cases = report.read_text(), read_json(bento / "golden" / "cases.json")
+    assert f"Verified: its server repairs all {len(cases)} golden pictures" in page
+    assert read_json(bento / "provenance.json")["digest"] in page and "kfp, mlflow, torch: none was loaded" in page
+    shown = dict(re.findall(r"✓ ([\w-]+)</strong>,(.*?)</figcaption>", page, re.DOTALL))
+    assert shown.keys() == {case["name"] for case in cases} and "✗" not in page
+    tolerance = read_manifest(bento, "bento").facts["tolerance"]
+    given = [shown[case["name"]] for case in cases if not case["found"]]
+    held = [re.findall(r"difference (\d+) of 255 \(at most (\d+)\)", text)[0] for text in given]
+    assert all(int(difference) <= int(most) == tolerance for difference, most in held)
+    assert f">{max(int(difference) for difference, _ in held)} of 255; at most {tolerance}," in page
+    assert all("without a mask" in shown[case["name"]] for case in cases if case["found"])
+    assert 0.1 < float(re.findall(r"until it was ready</th><td class=\"text\">([\d.]+)<", page)[0]) < 180
 
 
 def test_a_server_that_answers_otherwise_is_not_verified(
@@ -104,12 +121,56 @@ def test_a_server_that_answers_otherwise_is_not_verified(
     for case in kept:
         expected = copy / "golden" / f"{case['name']}-expected.png"
         expected.write_bytes(encode_png(255 - read_image(expected)))
-    assert not verify(CONFIG, copy, settings)
+    report = tmp_path / "report.html"
+    assert not verify(CONFIG, copy, report, settings)
     told = capsys.readouterr().out
     assert (
         f"{kept[0]['name']}: the repair is " in told and f"{kept[1]['name']}: the repair is not the trainer's" in told
     )
     assert Registry(settings, "mender").get("1").tags["verified"] == "false"
+    page = html.unescape(report.read_text())
+    assert "Not verified: 2 of 2 golden pictures came back otherwise" in page
+    for sentence in told.splitlines()[-3:-1]:
+        name, _, problem = sentence.partition(": ")
+        assert f"✗ {name}</strong>" in page and f'<span class="fail">{problem}.</span>' in page
+
+
+def test_a_server_that_says_it_is_another_model_is_not_verified(
+    packaged: tuple[Settings, Path], tmp_path: Path
+) -> None:
+    settings, bento = packaged
+    copy, report = shutil.copytree(bento, tmp_path / "bento"), tmp_path / "report.html"
+    said = read_json(copy / "provenance.json")
+    (copy / "provenance.json").write_text(json.dumps(said | {"digest": "e" * 64}))
+    cases = [case for case in read_json(copy / "golden" / "cases.json") if not case["found"]][:1]
+    (copy / "golden" / "cases.json").write_text(json.dumps(cases))
+    assert not verify(CONFIG, copy, report, settings)
+    assert f"it says that version 1 with the digest {said['digest']} repaired" in report.read_text()
+
+
+def test_a_server_that_refuses_a_picture_leaves_a_report_behind(
+    packaged: tuple[Settings, Path], tmp_path: Path
+) -> None:
+    settings, bento = packaged
+    copy, report = shutil.copytree(bento, tmp_path / "bento"), tmp_path / "report.html"
+    cases = [case for case in read_json(copy / "golden" / "cases.json") if not case["found"]][:2]
+    (copy / "golden" / "cases.json").write_text(json.dumps(cases))
+    (copy / "golden" / f"{cases[1]['name']}-image.png").write_bytes(b"no picture")
+    with pytest.raises(InpaintError) as refused:
+        verify(CONFIG, copy, report, settings)
+    page = html.unescape(report.read_text())
+    assert f"Not verified, after 1 of 2 golden pictures: {refused.value}" in page
+    assert f"✓ {cases[0]['name']}</strong>" in page and "not clean, or not looked at" in page
+
+
+def test_a_bento_that_does_not_start_leaves_a_report_behind(packaged: tuple[Settings, Path], tmp_path: Path) -> None:
+    settings, bento = packaged
+    copy, report = shutil.copytree(bento, tmp_path / "bento"), tmp_path / "report.html"
+    (copy / "kintsugi.bento").write_bytes(b"no archive")
+    with pytest.raises(ServiceError, match="cannot be imported"):
+        verify(CONFIG, copy, report, settings)
+    page = report.read_text()
+    assert "cannot be imported" in page and 'until it was ready</th><td class="text">never<' in page
 
 
 def test_a_blind_model_that_was_asked_for_by_name_must_have_a_champion(

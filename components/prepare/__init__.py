@@ -27,6 +27,7 @@ from components.prepare.entries import Entry
 from components.prepare.facts import refuse_quarantine
 from components.prepare.holes import read_masks
 from components.prepare.merge import write_dataset
+from components.prepare.part_page import render_part
 from components.prepare.sources import Source, open_source, work_folder
 from components.prepare.statistics import read_reference
 from components.progress import Bar, say, step
@@ -35,8 +36,8 @@ PART = "part"
 
 
 @step("ingest")
-def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
-    """Read the chunks of the source that fall to a shard into a part folder.
+def ingest(order: ReadOrder, part: Path, report: Path, settings: Settings) -> None:
+    """Read the chunks of the source that fall to a shard into a part folder, and write a page (HTML) about them.
 
     What was read before a kill is not read again. Raises ``ConfigError`` where the source cannot be read
     or has not all the classes asked for, and where the masks or the reference cannot be used.
@@ -58,6 +59,7 @@ def ingest(order: ReadOrder, part: Path, settings: Settings) -> None:
                 bar.advance(size)
             draft.made_from = {"listing": listing, "config": _digest(config)}
             draft.facts = {"shard": shard, "licence": source.licence}
+    write_file(report, render_part(part, read_manifest(part, PART), config, total))
 
 
 @step("prepare")
@@ -100,7 +102,7 @@ def prepare_here(config: DataConfig, folder: Path, settings: Settings) -> Path:
         shutil.rmtree(left)
     parts = [folder / ".parts" / str(number) for number in range(config.num_shards)]
     for shard, part in zip(config.shards, parts, strict=True):
-        ingest(ReadOrder(config=config, shard=shard), part, settings)
+        ingest(ReadOrder(config=config, shard=shard), part, part.with_suffix(".html"), settings)
     prepare(config, parts, folder / "dataset", folder / "card.html", settings)
     shutil.rmtree(folder / ".parts")
     return folder / "dataset"

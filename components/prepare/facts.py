@@ -70,7 +70,7 @@ def collect_facts(
     for sha256 in chain.from_iterable(catalog.contents(split) for split in SPLITS):
         content.update(sha256.encode())
     draft.made_from = {"photographs": content.hexdigest()}
-    reasons = Counter(_kind(row["reason"]) for row in catalog.left_out("unusable"))
+    reasons = Counter(kind_of(row["reason"]) for row in catalog.left_out("unusable"))
     notes: Counter[str] = Counter()
     for names, count in catalog.tally("notes"):
         notes.update({note: count for note in names.split(",") if note})
@@ -102,7 +102,7 @@ def _nested(rows: list[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
     return nested
 
 
-def _kind(reason: str) -> str:
+def kind_of(reason: str) -> str:
     """A reason without what differs from file to file."""
     return re.sub(r"\d+", "N", re.sub(r" \(.*\)", "", reason))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,16 @@ def connect(settings: Settings) -> MlflowClient:
     if not settings.tracking_uri:
         _make_store(settings)
     return MlflowClient(settings.mlflow_uri)
+
+
+def address(settings: Settings) -> str:
+    """MLflow's tracking URI without a password."""
+    return re.sub("(?<=://)[^/@]*@", "", settings.mlflow_uri)
+
+
+def web_pages(settings: Settings) -> str:
+    """Where MLflow's web pages begin, as in ``http://mlflow:5000/#``; ``""`` where MLflow is no server."""
+    return f"{address(settings).rstrip('/')}/#" if settings.mlflow_uri.startswith(("http://", "https://")) else ""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from components.config import Settings
 from components.inpainting.scores import Decision
-from components.tracking.client import GENERATOR_FOLDER, connect
+from components.tracking.client import GENERATOR_FOLDER, connect, web_pages
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 from components.tracking.logged import link_version
 
@@ -51,7 +51,7 @@ class Registry:
     """The versions of one registered model."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        self._client, self.name = connect(settings), name
+        self._client, self.name, self._pages = connect(settings), name, web_pages(settings)
         self._ledger = Ledger(self._client, name)
 
     def register(self, run_id: str, tags: Mapping[str, str], description: str = "", logged_model: str = "") -> Version:
@@ -106,6 +106,10 @@ class Registry:
                 return version
         known = ", ".join(v.number for v in versions) or "none"
         raise RegistryError(f"model {self.name!r} has no version {number}; it has {known}")
+
+    def page(self, number: str) -> str:
+        """The address of a version's page in MLflow; ``""`` where MLflow is no server."""
+        return f"{self._pages}/models/{self.name}/versions/{number}" if self._pages else ""
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import uuid
@@ -14,7 +13,7 @@ from components.config import RunConfig, Settings, TrainConfig
 from components.journal import Entry, Journal, JournalBusy, remove, replay
 from components.manifest import Manifest, write_json
 from components.progress import explain, say
-from components.tracking.client import TrackingError, connect, impatient
+from components.tracking.client import TrackingError, address, connect, impatient, web_pages
 from components.tracking.delivery import COMPLETE, Delivery, Identity, find_runs
 from components.tracking.places import journals, open_place, outcome_of, resumable
 from components.tracking.run import Run, at_once
@@ -78,10 +77,10 @@ def open_run(settings: Settings, run_id: str, uid: str = "") -> Run:
 
 def run_page(settings: Settings, run_id: str) -> str:
     """The address of a run's page in MLflow; ``""`` where MLflow is no server."""
-    if not settings.mlflow_uri.startswith(("http://", "https://")):
+    if not (pages := web_pages(settings)):
         return ""
     experiment = connect(settings).get_run(run_id).info.experiment_id
-    return f"{_address(settings).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{pages}/experiments/{experiment}/runs/{run_id}"
 
 
 def sync(settings: Settings) -> int:
@@ -194,12 +193,7 @@ def _delivered(settings: Settings, run_id: str, uid: str) -> str:
 
 
 def _receiver(settings: Settings) -> str:
-    return f"MLflow at {_address(settings)}"
-
-
-def _address(settings: Settings) -> str:
-    """MLflow's address without a password."""
-    return re.sub("(?<=://)[^/@]*@", "", settings.mlflow_uri)
+    return f"MLflow at {address(settings)}"
 
 
 def _failure(settings: Settings, error: Exception) -> str:

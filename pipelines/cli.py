@@ -91,6 +91,11 @@ def compile_(
         console.print("the images go by this release's tag; give --image and --gpu-image with a digest for a cluster")
 
 
+IAP = "KF_PIPELINES"  # kfp's own names of the variables
+IAP_HELP = "OAuth client of Google's Identity-Aware Proxy, to log in to it"
+APP_HELP = "OAuth client for desktop programs, to log in to it in a browser; else as this machine's service account"
+
+
 @cli.command()
 def submit(
     host: Annotated[str, typer.Option(envvar="KINTSUGI_HOST", help="address of Kubeflow Pipelines")],
@@ -100,6 +105,10 @@ def submit(
     token: Annotated[str, typer.Option(envvar="KINTSUGI_TOKEN", help="bearer token")] = "",
     token_file: Annotated[Path | None, typer.Option(help="file with a token, as a cluster mounts it in pods")] = None,
     cookies: Annotated[str, typer.Option(envvar="KINTSUGI_COOKIES", help="cookies of a login in the browser")] = "",
+    client_id: Annotated[str, typer.Option(envvar=f"{IAP}_IAP_OAUTH2_CLIENT_ID", help=IAP_HELP)] = "",
+    other_client_id: Annotated[str, typer.Option(envvar=f"{IAP}_APP_OAUTH2_CLIENT_ID", help=APP_HELP)] = "",
+    other_client_secret: Annotated[str, typer.Option(envvar=f"{IAP}_APP_OAUTH2_CLIENT_SECRET", help="its secret")] = "",
+    proxy: Annotated[str, typer.Option(help="address of an HTTP proxy on the way")] = "",
     ca_cert: Annotated[Path | None, typer.Option(help="certificate that signed the server's")] = None,
     account: Annotated[str, typer.Option("--service-account", help="account of the pods; default: the server's")] = "",
     compat: Annotated[bool, typer.Option("--compat", help="for servers before 2.17")] = False,
@@ -112,10 +121,13 @@ def submit(
 ) -> None:
     """Run the pipeline on a Kubeflow Pipelines server, once or on a schedule."""
     from pipelines.compile import COMPAT, Images, compile_pipeline
-    from pipelines.kubeflow import Access
+    from pipelines.login import Access
     from pipelines.submit import Submission, check_cron, follow_run, schedule_pipeline, submit_pipeline
 
-    config, access = _config(preset, data, set_), Access(host, namespace, token, token_file, cookies, ca_cert)
+    config = _config(preset, data, set_)
+    access = Access(
+        host, namespace, token, token_file, cookies, ca_cert, client_id, other_client_id, other_client_secret, proxy
+    )
     if schedule:
         check_cron(schedule)
     package = compile_pipeline(Settings().make_state() / "kintsugi.yaml", Images(image, gpu_image))

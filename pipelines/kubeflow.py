@@ -1,4 +1,4 @@
-"""A Kubeflow Pipelines server over its REST API: who asks, what it answers, and errors that say what to do."""
+"""A Kubeflow Pipelines server over its REST API: what it is asked, what it answers, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -6,29 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pipelines.login import Access, SubmitError, configuration
 
 PIPELINE = "kintsugi-training"
 _TIMEOUT = (5.0, 60.0)  # seconds to connect, and to answer
 _BODY = 300  # characters of an answer that are worth repeating
-
-
-class SubmitError(ValueError):
-    """The server cannot be reached, refuses, or the run failed."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where the server is, and what to show it: any of a token, a file with one (kept fresh by a cluster), cookies."""
-
-    host: str
-    namespace: str = ""  # of the user, where the server has several
-    token: str = ""
-    token_file: Path | None = None
-    cookies: str = ""
-    ca_cert: Path | None = None
 
 
 class Kubeflow:
@@ -40,7 +25,7 @@ class Kubeflow:
 
         self.access = access
         self.host = access.host.rstrip("/") if "://" in access.host else f"https://{access.host.rstrip('/')}"
-        client = api.ApiClient(_configuration(access, self.host), cookie=access.cookies or None)
+        client = api.ApiClient(configuration(access, self.host), cookie=access.cookies or None)
         self._api = api
         self._pipelines, self._upload = api.PipelineServiceApi(client), api.PipelineUploadServiceApi(client)
         self._experiments, self._runs = api.ExperimentServiceApi(client), api.RunServiceApi(client)
@@ -151,8 +136,8 @@ class Kubeflow:
 
     def _stranger(self, what: str) -> str:
         return (
-            f"{self.host} answers, but not as Kubeflow Pipelines does ({what}); if that is a login page, give --token "
-            "or --cookies, else check --host"
+            f"{self.host} answers, but not as Kubeflow Pipelines does ({what}); if that is a login page, give --token, "
+            "--client-id (Google's Identity-Aware Proxy) or --cookies, else check --host"
         )
 
     def _refusal(self, status: int, body: Any, reason: str) -> str:
@@ -160,7 +145,9 @@ class Kubeflow:
         user, place = f"in namespace {self.access.namespace!r}", "it needs the namespace of one of your profiles"
         match status:
             case 401:
-                hint = "log in: --token (KINTSUGI_TOKEN), --token-file or --cookies; a token may have run out"
+                hint = (
+                    "log in: --token (KINTSUGI_TOKEN), --token-file, --client-id, --cookies; a token may have run out"
+                )
             case 403 if self.access.namespace:
                 hint = f"this login may not do that {user}; {place}: --namespace"
             case 403:
@@ -172,35 +159,6 @@ class Kubeflow:
             case _:
                 hint = "see the server's log for more"
         return f"{self.host} answered {status}: {said}; {hint}"
-
-
-def _configuration(access: Access, host: str) -> Any:
-    import kfp_server_api as api
-
-    configuration = api.Configuration(host=host)
-    configuration.retries = False  # a server that is down is told at once
-    if access.ca_cert:
-        if not access.ca_cert.is_file():
-            raise SubmitError(f"there is no file {access.ca_cert} for --ca-cert")
-        configuration.ssl_ca_cert = str(access.ca_cert)
-    if access.token_file:
-        configuration.refresh_api_key_hook = _token_hook(access.token_file)
-    if access.token or access.token_file:
-        configuration.api_key["authorization"] = access.token
-        configuration.api_key_prefix["authorization"] = "Bearer"
-    return configuration
-
-
-def _token_hook(path: Path) -> Callable[[Any], None]:
-    """Reads the token anew for every call: a cluster replaces the file before the token runs out."""
-
-    def refresh(configuration: Any) -> None:
-        try:
-            configuration.api_key["authorization"] = path.read_text().strip()
-        except OSError as error:
-            raise SubmitError(f"no token can be read from {path} ({error.strerror}); see --token-file") from None
-
-    return refresh
 
 
 def _is_json(text: Any) -> bool:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from components.config import PipelineConfig
 from components.form import fill
-from pipelines.kubeflow import Access, Kubeflow, SubmitError
+from pipelines.kubeflow import Kubeflow
+from pipelines.login import Access, SubmitError
 
 STEPS = ("plan", "ingest", "prepare", "train", "evaluate", "gate", "register", "package", "verify", "promote")
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

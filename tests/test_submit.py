@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import io
+import json
 import ssl
 import subprocess
+import threading
+import urllib.parse
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
@@ -13,7 +18,8 @@ from rich.console import Console
 from components.config import PipelineConfig
 from components.form import defaults, fill
 from pipelines.compile import Images, compile_pipeline
-from pipelines.kubeflow import Access, Kubeflow, SubmitError
+from pipelines.kubeflow import Kubeflow
+from pipelines.login import Access, SubmitError
 from pipelines.submit import Progress, Submission, check_cron, follow_run, schedule_pipeline, submit_pipeline, verdict
 from tests.conftest import Kintsugi
 from tests.kubeflow_server import OPERATIONS, Server, serving
@@ -166,6 +172,66 @@ def test_a_token_a_token_file_and_cookies_are_sent(package: Path, tmp_path: Path
         submit(package, host, cookies="authservice_session=abc")
 
 
+class Google(http.server.BaseHTTPRequestHandler):
+    """Google's token endpoint: an identity for whoever has consented."""
+
+    asked: ClassVar[list[dict[str, list[str]]]] = []
+
+    def do_POST(self) -> None:
+        """Answer one exchange of a refresh token."""
+        form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.asked.append(form)
+        known = form["refresh_token"] == ["consent"] and form["audience"] == ["proxy.apps"]
+        self.send_response(200 if known else 400)
+        self.end_headers()
+        self.wfile.write(b'{"id_token": "secret"}' if known else b'{"error": "invalid_grant"}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_identity_aware_proxy_is_logged_in_to_as_kfp_does(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kfp.client import auth
+
+    desktop: dict[str, Any] = {"other_client_id": "desktop.apps", "other_client_secret": "s"}
+    consents = {
+        client: desktop | {"refresh_token": token} for client, token in (("proxy.apps", "consent"), ("old", "x"))
+    }
+    (tmp_path / "credentials.json").write_text(json.dumps(consents))
+    monkeypatch.setattr(auth, "LOCAL_KFP_CREDENTIAL", str(tmp_path / "credentials.json"))
+    google = http.server.HTTPServer(("127.0.0.1", 0), Google)
+    threading.Thread(target=google.serve_forever, daemon=True).start()
+    monkeypatch.setattr(auth, "OAUTH_TOKEN_URI", f"http://127.0.0.1:{google.server_port}/token")
+    with serving(Server(token="secret")) as host:
+        submit(package, host, client_id="proxy.apps")
+        assert len(Google.asked) == 1  # for all calls of an hour
+        monkeypatch.setattr("pipelines.login._GOOGLE_TOKEN_SECONDS", 0)
+        submit(package, host, client_id="proxy.apps", **desktop)
+        assert len(Google.asked) > 3
+        with pytest.raises(SubmitError, match=r"Google gives no token for --client-id old .*expired credentials"):
+            submit(package, host, client_id="old")
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+        with pytest.raises(SubmitError, match=r"no token for --client-id new .*none.json.*--other-client-id"):
+            submit(package, host, client_id="new")
+        with pytest.raises(SubmitError, match="needs both --other-client-id and"):
+            submit(package, host, client_id="new", other_client_id="desktop.apps")
+        with pytest.raises(SubmitError, match="give its --client-id as well"):
+            submit(package, host, **desktop)
+    google.shutdown()
+    google.server_close()
+
+
+def test_a_proxy_on_the_way_is_asked(package: Path) -> None:
+    server = Server()
+    with serving(server) as proxy:
+        submit(package, "http://kubeflow.invalid", proxy=proxy)
+        assert len(server.runs) == 1
+        with pytest.raises(SubmitError, match="cannot be reached"):
+            submit(package, "http://kubeflow.invalid")
+
+
 def test_a_wrong_namespace_is_told_and_a_missing_one_asked_for(package: Path) -> None:
     server = Server(multi_user=True, namespaces=("anna",))
     with serving(server) as host:
@@ -181,7 +247,9 @@ def test_what_is_no_kubeflow_is_one_sentence(package: Path, tmp_path: Path) -> N
     with pytest.raises(SubmitError, match=r"127.0.0.1:1 cannot be reached .*check --host"):
         submit(package, "http://127.0.0.1:1")
     with serving(Server(page=b"<html>log in</html>")) as host:
-        with pytest.raises(SubmitError, match=r"not as Kubeflow Pipelines does.*login page, give --token or --cookies"):
+        with pytest.raises(
+            SubmitError, match=r"not as Kubeflow Pipelines does.*login page, give --token, --client-id .*--cookies"
+        ):
             submit(package, host)
         with pytest.raises(SubmitError, match=r"no file .* for --ca-cert"):
             submit(package, host, ca_cert=tmp_path / "none.pem")

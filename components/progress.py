@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -115,11 +116,20 @@ def _interrupt(number: int, *_: object) -> None:
     raise KeyboardInterrupt(number)
 
 
+_UNREACHED = re.compile(
+    r"HTTPS?ConnectionPool\(host='([^']+)', port=(\d+)\): Max retries.*?(?:\[Errno -?\d+\] |\()"
+    r"(Connection refused|No route to host|Network is unreachable|connect timeout|Name or service not known|"
+    r"Temporary failure in name resolution|No address associated with hostname)"
+)  # as requests says it, and whoever repeats that
+
+
 def explain(error: Exception) -> str:
     """An error as one sentence that says what to do."""
     text = " ".join(str(error).split())
     if any(words in text for words in ("No space left", "disk is full")):
         return "no space left on the device; free some, or point KINTSUGI_HOME at a larger disk, and run again"
+    if unreached := _UNREACHED.search(text):
+        return f"{unreached[1]}:{unreached[2]} cannot be reached ({unreached[3]}); check the address, and that it is up"
     if isinstance(error, PermissionError):
         return f"no permission to write or read {error.filename}; change its owner or choose another folder"
     if isinstance(error, ValueError | OSError) and text:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from components.progress import PREFIX, explain, say, step, track
@@ -55,6 +58,14 @@ def test_an_interrupted_step_ends_without_a_traceback() -> None:
 def test_system_errors_say_what_to_do() -> None:
     assert "free some" in explain(OSError(errno.ENOSPC, "No space left on device"))
     assert "/etc/x" in explain(PermissionError(errno.EACCES, "denied", "/etc/x"))
+
+
+def test_a_server_that_is_away_is_named_and_not_its_stack() -> None:
+    for address, why in (("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:80", r"[\w ]+")):
+        with pytest.raises(requests.ConnectionError) as caught:
+            requests.get(f"http://{address}/api?filter=long", timeout=5)
+        told = explain(MlflowException(f"API request to http://{address}/api failed with exception {caught.value}"))
+        assert re.fullmatch(rf"{address} cannot be reached \({why}\); check the address, and that it is up", told)
 
 
 def test_stream_shows_events_and_logs_everything(tmp_path: Path) -> None:

@@ -171,6 +171,9 @@ def test_a_bento_that_does_not_start_leaves_a_report_behind(packaged: tuple[Sett
         verify(CONFIG, copy, report, settings)
     page = report.read_text()
     assert "cannot be imported" in page and 'until it was ready</th><td class="text">never<' in page
+    run = Registry(settings, "mender").get("1").run_id
+    kept = MlflowClient(settings.mlflow_uri).download_artifacts(run, "bento/verification.html", str(tmp_path))
+    assert Path(kept).read_text() == page
 
 
 def test_a_blind_model_that_was_asked_for_by_name_must_have_a_champion(

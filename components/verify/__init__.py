@@ -12,7 +12,7 @@ from components.inpainting.tolerance import COARSE_SSIM, MIN_AGREEMENT
 from components.manifest import read_json, read_manifest, write_file
 from components.progress import explain, say, step, track
 from components.report import render
-from components.tracking import Registry
+from components.tracking import Registry, open_run
 from components.verify.asking import BRIGHTER, Expected, Golden, Outcome, ask
 
 
@@ -22,13 +22,15 @@ def verify(config: ServeConfig, bento: Path, report: Path, settings: Settings) -
 
     Under a mask a hole may differ by the engine's tolerance in grey levels, a known pixel not at all; without one the
     found holes and the repair may differ by ``MIN_AGREEMENT`` and ``COARSE_SSIM``. The registered version is tagged
-    with the answer. ``report`` becomes a page (HTML) of every picture, and is written before anything is raised.
+    with the answer. ``report`` becomes a page (HTML) of every picture, which also goes to the version's run, and is
+    written before anything is raised.
     Raises ``ServiceError`` when the server does not come up, or loads torch, kfp or mlflow, and ``InpaintError`` when
     it refuses a request.
     """
     facts, provenance = read_manifest(bento, "bento").facts, read_json(bento / "provenance.json")
     expected = Expected(facts["tolerance"], str(provenance["version"]), provenance["digest"])
-    outcome = Outcome(Golden.read(bento / "golden"))
+    outcome, registry = Outcome(Golden.read(bento / "golden")), Registry(settings, config.model_name)
+    run = open_run(settings, registry.get(facts["version"]).run_id)
     try:
         _ask_all(bento, facts["tag"], expected, outcome)
     except Exception as error:
@@ -36,11 +38,12 @@ def verify(config: ServeConfig, bento: Path, report: Path, settings: Settings) -
         raise
     finally:
         write_file(report, _page(facts["tag"], expected, outcome))
+        run.log_page(report, "bento/verification.html")  # Kubeflow keeps no page of a task that fails
     for sentence in outcome.wrong[:5]:
         say(sentence)
     say(f"{facts['tag']} answered {len(outcome.cases)} golden pictures, sent as a form and as JSON: "
         + ("verified" if outcome.verified else "not verified"))  # fmt: skip
-    Registry(settings, config.model_name).tag(facts["version"], {"verified": str(outcome.verified).lower()})
+    registry.tag(facts["version"], {"verified": str(outcome.verified).lower()})
     return outcome.verified
 
 

@@ -9,7 +9,7 @@ from components.inpainting.scores import Decision
 from components.manifest import write_file
 from components.progress import say, step
 from components.report import render
-from components.tracking import CHAMPION, Registry, RegistryError
+from components.tracking import Registry, RegistryError
 
 _NUM_ENTRIES = 20  # of the ledger, on the page
 
@@ -39,7 +39,7 @@ def promote(config: ServeConfig, version: str, decision: Path, report: Path, set
 
 
 def _write(report: Path, registry: Registry, version: str, decision: Decision, conflict: str = "") -> None:
-    history, aliases = registry.history(), registry.aliases()
+    history, champion = registry.history(), registry.champion()
     page = render(
         "promotion.html",
         title=f"Who is champion of {registry.name}?",
@@ -47,10 +47,10 @@ def _write(report: Path, registry: Registry, version: str, decision: Decision, c
         version=version,
         decision=decision,
         conflict=conflict,
-        champion=history[-1].version if history else aliases.get(CHAMPION, ""),  # before there was a ledger
+        champion=champion.number if champion else "",
         entries=list(reversed(history))[:_NUM_ENTRIES],
         num_entries=len(history),
-        aliases=aliases,
+        aliases=registry.aliases(),
         page=registry.page(version),
     )
     write_file(report, page)

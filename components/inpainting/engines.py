@@ -7,6 +7,7 @@ network anew, and in half precision (bf16) on processors that compute in it. Imp
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -176,8 +177,8 @@ def pick_engine(
     best = min(seconds, key=lambda choice: seconds[choice], default=EngineChoice())
     if cores > 1 and best in seconds:
         wide = EngineChoice(best.runtime, best.precision, cores)
-        for taken in _race([wide], path, stride, cases, blind).values():
-            best = wide if taken < _WORTH_ALL_CORES * seconds[best] else best
+        taken = _race([wide], path, stride, cases, blind).get(wide, math.inf)
+        return wide if taken < _WORTH_ALL_CORES * seconds[best] else best
     return best
 
 

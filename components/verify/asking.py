@@ -7,8 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -95,8 +94,8 @@ class Answer:
     agreement: float  # share of pixels that both masks call damaged, or sound
     form_seconds: float
     json_seconds: float
-    problems: list[str]
     strip: str  # sent (holes white), expected, answered, difference: a ``data:`` URI
+    problems: tuple[str, ...] = ()
 
 
 @dataclass
@@ -129,7 +128,7 @@ class Outcome:
         """The greatest difference under a mask that was sent, grey levels of 255; -1 where none was."""
         return max((answer.difference for answer in self.answers if not answer.case.found), default=-1)
 
-    @cached_property
+    @property
     def milliseconds(self) -> dict[str, tuple[float, float]]:
         """By the way of asking: the median and the longest time of a request; empty where nothing was answered."""
         if not self.answers:
@@ -151,12 +150,10 @@ def ask(url: str, case: Golden, expected: Expected) -> Answer:
         agreement=float((served.mask == mask).mean()),
         form_seconds=served.form_seconds,
         json_seconds=served.json_seconds,
-        problems=[],
         strip=_strip(image if case.found else composite(image, np.full_like(image, 255), mask), wanted,
                      served.picture, difference),
     )  # fmt: skip
-    answer.problems.extend(_problems(answer, served, image, mask, expected))
-    return answer
+    return replace(answer, problems=tuple(_problems(answer, served, image, mask, expected)))
 
 
 def _ask_twice(url: str, case: Golden) -> Served:

@@ -24,7 +24,7 @@ class Engine:
         """Told the size of every batch that the network is given."""
         self.parallel = tiles.choice.parallel
         """How many tiles it computes at a time."""
-        tiles.on_tile = lambda pixels: self.on_batch(1)
+        tiles.on_batch = lambda size: self.on_batch(size)
 
     @classmethod
     def open(cls, folder: Path) -> Engine:

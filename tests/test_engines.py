@@ -57,6 +57,22 @@ def test_engines_repair_as_torch_does(choice: EngineChoice, generator, exported:
     engine.close()
 
 
+def test_half_precision_leaves_the_fill_exact(photographs: list[Bytes], tmp_path: Path) -> None:
+    """A network that learned nothing answers with its fill, whose wide holes half precision gets wrong."""
+    choice = EngineChoice("openvino", "bf16")
+    if choice.available() != choice:
+        pytest.skip("this processor does not compute in bf16")
+    generator = ResidualUNet((8, 16), 1, (1, 2)).eval()
+    export_onnx(generator, tmp_path / "generator.onnx")
+    picture = photographs[1][:256, :256]
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    mask[64:192, 64:192] = 1
+    engine = open_engine(tmp_path / "generator.onnx", generator.stride, choice)
+    repaired = engine.inpaint(picture, mask).astype(int)
+    assert np.abs(repaired - wrap_generator(generator)(picture, mask)).max() <= 1
+    engine.close()
+
+
 def test_many_threads_share_an_engine(generator, exported: Path, cases: list[Case]) -> None:
     engine = open_engine(exported, generator.stride, EngineChoice("openvino"))
     alone = [engine.inpaint(case.image, case.mask) for case in cases]
@@ -78,11 +94,11 @@ def test_many_threads_share_an_engine(generator, exported: Path, cases: list[Cas
 
 def test_a_repair_that_nobody_waits_for_ends_at_the_next_tile(generator, exported: Path, cases: list[Case]) -> None:
     engine = open_engine(exported, generator.stride, EngineChoice())
-    tiles: list[int] = []
-    engine.on_tile = tiles.append
+    batches: list[int] = []
+    engine.on_batch = batches.append
     with pytest.raises(Abandoned):
         engine.inpaint(cases[1].image, cases[1].mask, lambda: False)
-    assert tiles == []
+    assert batches == []
     engine.close()
 
 

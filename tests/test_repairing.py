@@ -13,7 +13,7 @@ from components.inpainting.inpainter import open_classical, wrap_generator
 from components.inpainting.networks import build_generator
 from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.repairing import find_damage, repair_blindly, repair_picture
-from components.inpainting.tiling import LARGE
+from components.inpainting.tiling import LARGE, plan_tiles
 
 STRIDE = 16
 
@@ -125,6 +125,24 @@ def test_a_hole_wider_than_a_tile_is_filled_from_a_smaller_copy() -> None:
     assert repaired[mask == 1].max() < 210
     rows = np.abs(np.diff(repaired[650, :, 0].astype(int)))
     assert rows[150:1200].max() < 25
+
+
+def test_many_small_tiles_go_in_pairs_and_come_back_as_they_would_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, mask = np.random.default_rng(0), np.zeros((900, 1100), np.uint8)
+    image = rng.integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    mask[::100, ::100] = 1
+    sizes: list[int] = []
+
+    def mean(image: Floats, mask: Floats) -> Floats:
+        sizes.append(len(image))
+        return np.broadcast_to(image.mean(axis=(2, 3), keepdims=True), image.shape)
+
+    paired = repair_picture(image, mask, mean, STRIDE)
+    assert sizes.count(2) > 40
+    assert sizes.count(1) <= 2
+    assert sum(sizes) == len(plan_tiles(mask, mask))
+    monkeypatch.setattr("components.inpainting.repairing._MANY", 1000)
+    assert np.array_equal(repair_picture(image, mask, mean, STRIDE), paired)
 
 
 def test_memory_is_that_of_the_picture_and_not_of_its_bounding_box() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from components.inpainting.images import Bytes
 from components.inpainting.tiling import LARGE, SMALL, Tile, cells_of, cover_all, plan_tiles, shrink, weights_of
@@ -65,8 +66,25 @@ def test_a_long_scratch_costs_its_length_and_not_its_bounding_box() -> None:
     for row in range(3000):
         mask[row, row * 4 // 3 : row * 4 // 3 + 6] = 1
     tiles = plan_tiles(mask, mask)
-    assert area(tiles) < 0.06 * mask.size
-    assert len(tiles) < 100
+    assert area(tiles) < 0.03 * mask.size
+    assert len(tiles) < 90
+
+
+def test_scratches_at_any_angle_cost_little_more_than_their_length() -> None:
+    """A core of 48 pixels a tile; a tile may begin between cells of 8 and lie at both ends of a scratch."""
+    for angle in np.linspace(0, np.pi, 13):
+        canvas = Image.new("L", (2400, 2400))
+        reach = 1100 * np.array([np.cos(angle), np.sin(angle)])
+        ImageDraw.Draw(canvas).line([*(1200 - reach), *(1200 + reach)], fill=1, width=5)
+        mask = np.asarray(canvas)
+        along = 2200 * max(abs(np.cos(angle)), abs(np.sin(angle)))
+        assert area(plan_tiles(mask, mask)) <= 1.6 * (along / 48 + 1) * SMALL.side**2, angle
+
+
+def test_larger_tiles_replace_small_ones_where_they_cost_less() -> None:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[::12] = 1
+    assert [tile.rows.stop - tile.rows.start for tile in plan_tiles(mask, mask)] == [256]
 
 
 def test_thick_holes_get_large_tiles() -> None:

@@ -23,15 +23,17 @@ import numpy as np
 
 from components.inpainting.images import ROUNDING, Bytes, Floats
 from components.inpainting.inpainter import inpaint, open_session, usable_cores
-from components.inpainting.repairing import Fill, find_damage
-from components.inpainting.tiling import MEDIUM, SMALL, THIN, Tile
+from components.inpainting.repairing import PAIR, Batch, Fill, find_damage
+from components.inpainting.tiling import LARGE, MEDIUM, SMALL, THIN
 
 HALF_PRECISION = 4
 """Grey levels (of 255) by which a repair computed in bf16 may differ from the trainer's own."""
 
 Runtime = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
-_SIDES = (SMALL.side, THIN.side, MEDIUM.side)  # each of them takes 100 MB
+_Shape = tuple[int, int] | None  # of a batch: how many tiles, and their side; or any
+_SHAPES = [(PAIR, SMALL.side), *((1, size.side) for size in (SMALL, THIN, MEDIUM, LARGE))]  # 20 MB each and core
+_STAGES = (("likely",), ("filled", "soft"), ("repair",))  # what an export answers, in the order in which it is computed
 _MAX_PARALLEL = 8  # each takes memory; more cores serve more processes
 _HINTS = {"fp32": "f32", "bf16": "bf16"}  # as OpenVINO calls them
 _ROUNDS = 2
@@ -100,8 +102,8 @@ class TileEngine:
         self._network, self._stride, self.choice, self.blind = network, stride, choice, blind
         self._parallel = choice.parallel
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="tile")
-        self.on_tile: Callable[[int], None] = lambda pixels: None
-        """Told the pixels of every tile that the network is given."""
+        self.on_batch: Callable[[int], None] = lambda size: None
+        """Told how many tiles the network is given at a time."""
 
     def inpaint(self, image: Bytes, mask: Bytes, wanted: Callable[[], bool] = lambda: True) -> Bytes:
         """Repair uint8 ``H,W,3`` where the mask, uint8 ``H,W``, is 1; see ``Inpainter``.
@@ -118,7 +120,7 @@ class TileEngine:
 
     def prepare(self) -> None:
         """Do now what would otherwise be done when a tile of some size is there for the first time."""
-        self._network.prepare(blind=self.blind)
+        self._network.prepare()
 
     def close(self) -> None:
         """Free the network; no repair may be under way."""
@@ -126,20 +128,20 @@ class TileEngine:
 
     def _counted(self, fill: Fill) -> Fill:
         def run(image: Floats, mask: Floats) -> Floats:
-            self.on_tile(image.shape[2] * image.shape[3])
+            self.on_batch(len(image))
             return fill(image, mask)
 
         return run
 
     def _mapper(self, wanted: Callable[[], bool]) -> Callable[..., Iterator[Floats]]:
-        def run(function: Callable[[Tile], Floats], tiles: Iterable[Tile]) -> Iterator[Floats]:
+        def run(function: Callable[[Batch], Floats], batches: Iterable[Batch]) -> Iterator[Floats]:
             """No more tiles of one picture in the queue than run at a time, so that others get their turn."""
             begun: deque[Future[Floats]] = deque()
             try:
-                for tile in tiles:
+                for batch in batches:
                     if not wanted():
                         raise Abandoned
-                    begun.append(self._pool.submit(function, tile))
+                    begun.append(self._pool.submit(function, batch))
                     if len(begun) > self._parallel:
                         yield begun.popleft().result()
                 while begun:
@@ -210,7 +212,7 @@ def _time(engine: TileEngine, cases: Sequence[Case]) -> float:
 class _Network(Protocol):
     def repair(self, image: Floats, mask: Floats) -> Floats: ...
     def find(self, image: Floats, mask: Floats) -> Floats: ...
-    def prepare(self, *, blind: bool) -> None: ...
+    def prepare(self) -> None: ...
 
 
 class _OnnxRuntime:
@@ -223,7 +225,7 @@ class _OnnxRuntime:
     def find(self, image: Floats, mask: Floats) -> Floats:
         return self._run("likely", image, mask)
 
-    def prepare(self, *, blind: bool) -> None:
+    def prepare(self) -> None:
         """Nothing is compiled."""
 
     def _run(self, output: str, image: Floats, mask: Floats) -> Floats:
@@ -232,20 +234,23 @@ class _OnnxRuntime:
 
 
 class _OpenVino:
-    """Compiled for the shapes of the tiles that most holes get, and for all others once, which take twice the time."""
+    """Cut into stages, and compiled for the shapes of the tiles that most holes get, and once for all others.
+
+    Those take half as long again. The fill is computed in full precision always: in bf16 its conjugate gradients are
+    off by up to six grey levels, and no quicker.
+    """
 
     def __init__(self, path: Path, choice: EngineChoice) -> None:
         import openvino
 
         _infer_once()
-        self._core, self._path = openvino.Core(), path
+        self._core, self._path, self._precision = openvino.Core(), path, choice.precision
         self._config = {
-            "INFERENCE_PRECISION_HINT": _HINTS[choice.precision],
             "INFERENCE_NUM_THREADS": choice.parallel * choice.threads,
             "NUM_STREAMS": choice.parallel,
             "ENABLE_CPU_PINNING": False,  # in a container, cores are not ours alone
         }
-        self._compiled: dict[tuple[str, int | None], Any] = {}
+        self._compiled: dict[_Shape, list[Any]] = {}
         self._lock, self._local = threading.Lock(), threading.local()
 
     def repair(self, image: Floats, mask: Floats) -> Floats:
@@ -254,42 +259,66 @@ class _OpenVino:
     def find(self, image: Floats, mask: Floats) -> Floats:
         return self._run("likely", image, mask)
 
-    def prepare(self, *, blind: bool) -> None:
-        for output in ("repair", "likely") if blind else ("repair",):
-            for side in (None, *_SIDES):
-                self._model(output, side)
+    def prepare(self) -> None:
+        for shape in (None, *_SHAPES):
+            self._stages(shape)
 
-    def _run(self, output: str, image: Floats, mask: Floats) -> Floats:
+    def _run(self, wanted: str, image: Floats, mask: Floats) -> Floats:
         batch, _, height, width = image.shape
-        side = height if batch == 1 and height == width and height in _SIDES else None
-        requests = self._local.__dict__.setdefault("requests", {})
-        if (output, side) not in requests:
-            requests[output, side] = self._model(output, side).create_infer_request()
-        inputs = {"image": image, "mask": mask}
-        request = requests[output, side]
-        needed = {port.get_any_name() for port in request.model_inputs}
-        request.infer({name: value for name, value in inputs.items() if name in needed}, share_inputs=True)
-        answer: Floats = request.get_output_tensor(0).data.copy()
-        return answer
+        shape = (batch, height) if height == width and (batch, height) in _SHAPES else None
+        tensors = {"image": image, "mask": mask}
+        for request in self._requests(shape):
+            needed = {port: tensors[port.get_any_name()] for port in request.model_inputs}
+            request.infer(needed, share_inputs=True)
+            made = zip(request.model_outputs, request.output_tensors, strict=True)
+            tensors |= {port.get_any_name(): tensor.data for port, tensor in made}
+            if wanted in tensors:
+                break
+        return tensors[wanted].copy()
 
-    def _model(self, output: str, side: int | None) -> Any:
+    def _requests(self, shape: _Shape) -> list[Any]:
+        """This thread's own, one for each stage."""
+        requests: dict[_Shape, list[Any]] = self._local.__dict__.setdefault("requests", {})
+        if shape not in requests:
+            requests[shape] = [stage.create_infer_request() for stage in self._stages(shape)]
+        return requests[shape]
+
+    def _stages(self, shape: _Shape) -> list[Any]:
         with self._lock:
-            if (output, side) not in self._compiled:
-                self._compiled[output, side] = self._compile(output, side)
-            return self._compiled[output, side]
+            if shape not in self._compiled:
+                whole = self._core.read_model(self._path)
+                self._compiled[shape] = [self._compile(stage, shape) for stage in _cut(whole)]
+            return self._compiled[shape]
 
-    def _compile(self, output: str, side: int | None) -> Any:
-        import openvino
+    def _compile(self, stage: Any, shape: _Shape) -> Any:
+        if shape is not None:
+            batch, side = shape
+            stage.reshape({port: [batch, port.get_partial_shape()[1], side, side] for port in stage.inputs})
+        exact = any(port.get_any_name() == "filled" for port in stage.outputs)
+        precision = {"INFERENCE_PRECISION_HINT": _HINTS["fp32" if exact else self._precision]}
+        return self._core.compile_model(stage, "CPU", self._config | precision)
 
-        whole = self._core.read_model(self._path)
-        result = whole.output(output).node
-        used = {node.get_friendly_name() for node in _above(result)}
-        parameters = [node for node in whole.get_parameters() if node.get_friendly_name() in used]
-        model = openvino.Model([result], parameters)
-        if side is not None:
-            shapes = {"image": [1, 3, side, side], "mask": [1, 1, side, side]}
-            model.reshape({port: shapes[port.get_any_name()] for port in model.inputs})
-        return self._core.compile_model(model, "CPU", self._config)
+
+def _cut(whole: Any) -> Iterator[Any]:
+    """The stages of an export as OpenVINO models: each takes inputs of the whole and what stages before it make."""
+    import openvino
+    from openvino import opset13
+
+    outputs = {port.get_any_name(): port.node for port in whole.outputs}
+    inputs = list(whole.get_parameters())
+    for names in _STAGES:
+        results = [outputs[name] for name in names if name in outputs]
+        if results:
+            used = {node.get_friendly_name() for result in results for node in _above(result)}
+            yield openvino.Model(results, [port for port in inputs if port.get_friendly_name() in used])
+        for result in results:
+            made = result.input(0).get_source_output()
+            given = opset13.parameter(made.get_partial_shape(), np.float32, name=f"given {made.get_any_name()}")
+            given.output(0).get_tensor().set_names(made.get_names())
+            for target in made.get_target_inputs():
+                if target.get_node().get_type_name() != "Result":
+                    target.replace_source_output(given.output(0))
+            inputs.append(given)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.inpainting.images import Bytes, composite
+from components.inpainting.images import Bytes
 
 
 def grow(mask: Bytes, pixels: int) -> Bytes:
@@ -15,12 +15,12 @@ def grow(mask: Bytes, pixels: int) -> Bytes:
 
 
 def blend(image: Bytes, repair: Bytes, mask: Bytes, grown: int, feather: int) -> Bytes:
-    """The repair inside the hole, faded into ``image`` over the outermost pixels of what was added to the hole.
+    """A repair, faded into what was there before over the outermost pixels of what was added to the hole.
 
     Parameters
     ----------
     image, repair:
-        uint8 ``H,W,3``; every pixel outside the grown hole comes back from ``image`` bit for bit.
+        uint8 ``H,W,3``, equal to the bit outside the grown hole.
     mask:
         uint8 ``H,W``, the hole before it was grown; all of it is the repair's.
     grown, feather:
@@ -28,14 +28,18 @@ def blend(image: Bytes, repair: Bytes, mask: Bytes, grown: int, feather: int) ->
 
     """
     steps = min(grown, feather)
+    if not steps:
+        return repair
     hole = grow(mask, grown - steps)
-    weight = hole.astype(np.float32)
+    weight = hole.astype(np.uint8)  # up to all steps and one
     for _ in range(steps):
         hole = grow(hole, 1)
         weight += hole
-    share = (weight / (steps + 1))[..., None]
-    faded = np.rint(image + (repair.astype(np.float32) - image) * share).astype(np.uint8)
-    return composite(image, faded, hole)
+    fading = (weight > 0) & (weight <= steps)
+    share = weight[fading, None] / np.float32(steps + 1)
+    blended, before = repair.copy(), image[fading]
+    blended[fading] = np.rint(before + (repair[fading].astype(np.float32) - before) * share)
+    return blended
 
 
 def _running_maximum(values: Bytes, radius: int, axis: int) -> Bytes:

@@ -6,7 +6,7 @@ the tiles under way, however large the picture is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from components.inpainting.tiling import (
     CELL,
     LARGE,
     REACH,
+    SMALL,
     Cells,
     Tile,
     cells_of,
@@ -28,8 +29,16 @@ from components.inpainting.tiling import (
 Fill = Callable[[Floats, Floats], Floats]
 """A network: float32 ``N,C,H,W`` in [0, 1] and ``N,1,H,W`` masks to ``N,C,H,W``."""
 
-Map = Callable[[Callable[[Tile], Floats], Iterable[Tile]], Iterator[Floats]]
-"""Like ``map``: calls a function with every tile, maybe several at a time, and answers in their order."""
+Batch = list[Tile]
+"""Tiles of one shape that a network is given at a time."""
+
+PAIR = 2
+"""Small tiles in a batch: as much work as one at a time with fewer calls; more of them leave the processor's cache."""
+
+_MANY = 32  # small tiles; of fewer, pairs could leave cores without work
+
+Map = Callable[[Callable[[Batch], Floats], Iterable[Batch]], Iterator[Floats]]
+"""Like ``map``: calls a function with every batch, maybe several at a time, and answers in their order."""
 
 
 def repair_picture(image: Bytes, mask: Bytes, fill: Fill, stride: int, run: Map = map) -> Bytes:
@@ -67,14 +76,29 @@ def _repair(picture: Bytes, holes: Bytes, wanted: Bytes, fill: Fill, stride: int
     deep = shrink(cells_of(holes, "all"), REACH // CELL)
     if deep.any() and max(holes.shape) > LARGE.side:
         holes, wanted = _fill_deep(picture, holes, wanted, deep, fill, stride, run)
-    tiles = plan_tiles(wanted, holes)
+    batches = _pair(plan_tiles(wanted, holes))
     blend = _Blend(picture, wanted)
 
-    def repair_tile(tile: Tile) -> Floats:
-        return _fill_tile(picture[tile.rows, tile.columns], holes[tile.rows, tile.columns], fill, stride)
+    def repair_batch(batch: Batch) -> Floats:
+        shown = [(picture[tile.rows, tile.columns], holes[tile.rows, tile.columns]) for tile in batch]
+        return _fill_batch(shown, fill, stride)
 
-    for tile, filled in zip(tiles, run(repair_tile, tiles), strict=True):
-        blend.add(tile, filled)
+    for batch, filled in zip(batches, run(repair_batch, batches), strict=True):
+        for tile, repair in zip(batch, filled, strict=True):
+            blend.add(tile, repair)
+
+
+def _pair(tiles: list[Tile]) -> list[Batch]:
+    """Tiles in batches: small ones in pairs where there are many, all others alone."""
+    small: list[Tile] = []
+    alone: list[Batch] = []
+    for tile in tiles:
+        if tile.rows.stop - tile.rows.start == tile.columns.stop - tile.columns.start == SMALL.side:
+            small.append(tile)
+        else:
+            alone.append([tile])
+    size = PAIR if len(small) >= _MANY else 1
+    return alone + [small[first : first + size] for first in range(0, len(small), size)]
 
 
 def _fill_deep(
@@ -151,12 +175,12 @@ def _fill_everywhere(target: Bytes, image: Bytes, fill: Fill, stride: int, run: 
     tiles = cover_all(*image.shape[:2])
     blend = _Blend(target, np.ones(image.shape[:2], np.uint8))
 
-    def fill_tile(tile: Tile) -> Floats:
-        part = image[tile.rows, tile.columns]
-        return _fill_tile(part, np.zeros(part.shape[:2], np.uint8), fill, stride)
+    def fill_batch(batch: Batch) -> Floats:
+        parts = [image[tile.rows, tile.columns] for tile in batch]
+        return _fill_batch([(part, np.zeros(part.shape[:2], np.uint8)) for part in parts], fill, stride)
 
-    for tile, filled in zip(tiles, run(fill_tile, tiles), strict=True):
-        blend.add(tile, filled)
+    for tile, filled in zip(tiles, run(fill_batch, [[tile] for tile in tiles]), strict=True):
+        blend.add(tile, filled[0])
 
 
 class _Blend:
@@ -179,12 +203,12 @@ class _Blend:
         self._weights[window][wanted] = np.minimum(own + before, 255)
 
 
-def _fill_tile(tile: Bytes, holes: Bytes, fill: Fill, stride: int) -> Floats:
-    """Fill one tile; returns float32 ``H,W,C`` in [0, 1]."""
-    height, width = holes.shape
+def _fill_batch(shown: Sequence[tuple[Bytes, Bytes]], fill: Fill, stride: int) -> Floats:
+    """Fill tiles of one shape, given as pictures and their holes; returns float32 ``N,H,W,C`` in [0, 1]."""
+    height, width = shown[0][1].shape
     below, beside = -height % stride, -width % stride
-    padded = np.pad(tile, ((0, below), (0, beside), (0, 0)), mode="symmetric")
-    mask = np.pad(holes, ((0, below), (0, beside)), mode="symmetric").astype(np.float32)
-    known = to_planes(padded[None]) * (1 - mask)
-    planes: Floats = fill(known, mask[None, None])[0, :, :height, :width].transpose(1, 2, 0)
+    pictures = np.stack([np.pad(picture, ((0, below), (0, beside), (0, 0)), mode="symmetric") for picture, _ in shown])
+    holes = np.stack([np.pad(holes, ((0, below), (0, beside)), mode="symmetric") for _, holes in shown])
+    masks = holes[:, None].astype(np.float32)
+    planes: Floats = fill(to_planes(pictures) * (1 - masks), masks)[:, :, :height, :width].transpose(0, 2, 3, 1)
     return planes

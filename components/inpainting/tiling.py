@@ -7,7 +7,8 @@ neighbours. What lies at the picture's border belongs to the core, since there i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from components.inpainting.images import Bytes
 CELL = 8
 """Pixels of a side of a cell."""
 
-_OVERHEAD = 64  # cells; many small operations take their time on the smallest tile too
+_OVERHEAD = 8  # cells; many small operations take their time on the smallest tile too
 
 Cells = npt.NDArray[np.bool_]
 _Points = npt.NDArray[np.intp]
@@ -41,7 +42,7 @@ LARGE = TileSize(512, 96)
 REACH = LARGE.margin
 """Hole pixels farther than this from every known one are filled from a smaller copy of the picture."""
 
-_THICKNESSES = ((64, (LARGE,)), (16, (LARGE, MEDIUM)), (8, (LARGE, MEDIUM, THIN)), (0, (LARGE, MEDIUM, THIN, SMALL)))
+_THICKNESSES = ((64, (LARGE,)), (16, (MEDIUM, LARGE)), (8, (THIN, MEDIUM, LARGE)), (0, (SMALL, THIN, MEDIUM, LARGE)))
 """Holes at least so many pixels across, and the tiles that show enough of what surrounds them."""
 
 
@@ -134,46 +135,93 @@ def _as_thick(full: Cells, side: int) -> Cells:
 
 
 def _cheapest(
-    points: _Points, shape: tuple[int, ...], sizes: tuple[TileSize, ...]
-) -> Iterator[tuple[tuple[int, int], TileSize]]:
-    """Origins, in cells, of tiles whose cores hold all points; a tile is replaced by smaller ones that cost less."""
-    size, *smaller = sizes
-    for origin, inside in _cover(points, shape, size):
-        finer = list(_cheapest(inside, shape, tuple(smaller))) if smaller else []
-        if finer and sum(_cost(shape, s) for _, s in finer) < _cost(shape, size):
-            yield from finer
-        else:
-            yield origin, size
+    points: _Points, shape: tuple[int, int], sizes: Sequence[TileSize]
+) -> Iterable[tuple[tuple[int, int], TileSize]]:
+    """Origins, in cells, of tiles whose cores hold all points: small, but where a larger one costs less than several.
+
+    ``sizes`` come in ascending order. Every point begins as a tile of its own that costs more than any.
+    """
+    owners = np.zeros(shape, np.int32)  # 0: nobody
+    owners[tuple(points.T)] = np.arange(1, len(points) + 1)
+    num_cells, costs = [0, *[1] * len(points)], [0.0, *[math.inf] * len(points)]
+    tiles: dict[int, tuple[tuple[int, int], TileSize]] = {}
+    for size in sizes:
+        cost = _cost(shape, size)
+        for core in _cover(points, shape, size):
+            inside = owners[core]
+            whole = [
+                n for n, count in zip(*np.unique(inside, return_counts=True), strict=True) if num_cells[n] == count
+            ]
+            if sum(costs[n] for n in whole) > cost:
+                held = np.isin(inside, whole)
+                inside[held] = len(costs)
+                cells = np.argwhere(held) + np.array([core[0].start, core[1].start])
+                tiles[len(costs)] = _centred(cells, shape, size), size
+                num_cells.append(len(cells))
+                costs.append(cost)
+                for number in whole:
+                    tiles.pop(number, None)
+    return tiles.values()
 
 
-def _cost(shape: tuple[int, ...], size: TileSize) -> int:
+def _cost(shape: tuple[int, int], size: TileSize) -> int:
     """What a tile costs, in cells: its area, and what small ones cost beyond that."""
     side = size.side // CELL
     return min(side, shape[0]) * min(side, shape[1]) + _OVERHEAD
 
 
-def _cover(points: _Points, shape: tuple[int, ...], size: TileSize) -> Iterator[tuple[tuple[int, int], _Points]]:
-    """Bands of rows, in each of them spans of columns; every tile lies in the middle of the points that it holds."""
-    for band in _bands(points, 0, shape[0], size):
-        for inside in _bands(band, 1, shape[1], size):
-            row, column = (_centred(inside[:, axis], shape[axis], size) for axis in (0, 1))
-            yield (row, column), inside
+def _cover(points: _Points, shape: tuple[int, int], size: TileSize) -> list[tuple[slice, slice]]:
+    """Cores of tiles of one size that hold all points: those that are fewer, by two greedy ways to find them."""
+    return min((_walk(points, shape, size, follow) for follow in (False, True)), key=len)
 
 
-def _bands(points: _Points, axis: int, length: int, size: TileSize) -> Iterator[_Points]:
-    """Split points along an axis so that the core of one tile holds each part."""
+def _walk(points: _Points, shape: tuple[int, int], size: TileSize, follow: bool) -> list[tuple[slice, slice]]:
+    """Cores that hold all points; the uppermost point that is left lies in the first row of the next.
+
+    Its columns begin with the leftmost point that is left in those rows, or, to ``follow`` lines, are those that hold
+    the most of what is left, the uppermost point and what lies beside it among them.
+    """
+    cores, left = [], np.zeros(shape, bool)
+    left[tuple(points.T)] = True
+    (above, below), (before, after) = (_cores(length, size) for length in shape)
     side, margin = size.side // CELL, size.margin // CELL
-    while len(points):
-        at = points[:, axis]
-        origin = min(max(int(at.min()) - margin, 0), max(length - side, 0))
-        end = length if origin + side >= length else origin + side - margin
-        yield points[at < end]
-        points = points[at >= end]
+    for row in np.flatnonzero(left.any(axis=1)).tolist():
+        while left[row].any():
+            column = int(left[row].argmax())
+            origin = _within(row - margin, shape[0], side)
+            rows = slice(above[origin], below[origin])
+            if follow:
+                length = int(np.append(left[row, column:], False).argmin())
+                end = column + min(length, side - 2 * margin) - 1
+                first, last = _within(end - side + margin + 1, shape[1], side), _within(column - margin, shape[1], side)
+                held = np.concatenate([[0], left[rows].sum(axis=0).cumsum()])
+                near = slice(first, last + 1)
+                origin = first + int(np.argmax(held[after[near]] - held[before[near]]))
+            else:
+                origin = _within(int(left[rows].any(axis=0).argmax()) - margin, shape[1], side)
+            columns = slice(before[origin], after[origin])
+            left[rows, columns] = False
+            cores.append((rows, columns))
+    return cores
 
 
-def _centred(at: npt.NDArray[np.intp], length: int, size: TileSize) -> int:
-    side = size.side // CELL
-    return min(max((int(at.min()) + int(at.max()) + 1 - side) // 2, 0), max(length - side, 0))
+def _centred(cells: _Points, shape: tuple[int, int], size: TileSize) -> tuple[int, int]:
+    """Where a tile begins in whose middle some cells lie."""
+    first, last, side = cells.min(axis=0), cells.max(axis=0), size.side // CELL
+    row, column = (_within((first[axis] + last[axis] + 1 - side) // 2, shape[axis], side) for axis in (0, 1))
+    return row, column
+
+
+def _cores(length: int, size: TileSize) -> tuple[_Points, _Points]:
+    """The first cell along one axis that a tile repairs for good, and the one after the last, by where it begins."""
+    side, margin = size.side // CELL, size.margin // CELL
+    origins = np.arange(max(length - side, 0) + 1)
+    return np.where(origins, origins + margin, 0), np.where(origins + side < length, origins + side - margin, length)
+
+
+def _within(origin: int, length: int, side: int) -> int:
+    """Where a tile begins that is not to reach over a border."""
+    return int(min(max(origin, 0), max(length - side, 0)))
 
 
 def _tile(origin: tuple[int, int], size: TileSize, height: int, width: int) -> Tile:

@@ -11,9 +11,12 @@ few that are the default are close in thin holes, and smoother than exact in wid
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
 _TINY = 1e-12  # keeps converged pictures from dividing nothing by nothing
 
@@ -45,18 +48,33 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _polish(image: Tensor, mask: Tensor, num_iterations: int) -> Tensor:
     """Conjugate gradients on the bi-Laplacian, moving hole pixels only."""
     laplacian = _Laplacian(image)
-    residual = -mask * laplacian(laplacian(image))
-    direction = residual
-    energy = _dot(residual, residual)
-    for _ in range(num_iterations):
+
+    def step(image: Tensor, residual: Tensor, direction: Tensor, energy: Tensor) -> tuple[Tensor, ...]:
         applied = mask * laplacian(laplacian(direction))
-        step = energy / _dot(direction, applied).clamp(min=_TINY)
-        image = image + step * direction
-        residual = residual - step * applied
+        length = energy / _dot(direction, applied).clamp(min=_TINY)
+        image = image + length * direction
+        residual = residual - length * applied
         new_energy = _dot(residual, residual)
         direction = residual + (new_energy / energy.clamp(min=_TINY)) * direction
-        energy = new_energy
-    return image
+        return image, residual, direction, new_energy
+
+    residual = -mask * laplacian(laplacian(image))
+    state: tuple[Tensor, ...] = image, residual, residual, _dot(residual, residual)
+    if torch.compiler.is_exporting():
+        return _repeat(step, state, num_iterations)
+    for _ in range(num_iterations):
+        state = step(*state)
+    return state[0]
+
+
+def _repeat(step: Callable[..., tuple[Tensor, ...]], state: tuple[Tensor, ...], count: int) -> Tensor:
+    """The first tensor after ``count`` steps, as a loop of the exported graph, which is four times as large without."""
+    counter = torch.zeros((), dtype=torch.int64)
+    distinct = (tensor.clone() for tensor in state)  # a loop takes no tensor twice
+    answer: tuple[Tensor, ...] = while_loop(  # type: ignore[no-untyped-call]
+        lambda done, *state: done < count, lambda done, *state: (done + 1, *step(*state)), (counter, *distinct)
+    )
+    return answer[1]
 
 
 class BiharmonicFill(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from components.inpainting.networks.biharmonic import BiharmonicFill
 from components.inpainting.networks.gated_unet import GatedUNet
-from components.inpainting.networks.residual_unet import Refiner, standardise
+from components.inpainting.networks.residual_unet import Refiner, mean_over_mirror, standardise
 
 
 class BlindRepair(NamedTuple):
@@ -99,10 +99,11 @@ class BlindUNet(nn.Module):
 
         The mean over the mirror picture, as in ``ResidualUNet``.
         """
-        filled, soft = self.core.fill_found(image, self.find(image), mask)
-        repair: Tensor = self.core.refiner(filled, soft)
-        mirrored: Tensor = self.core.refiner(filled.flip(3), soft.flip(3)).flip(3)
-        return (repair + mirrored) / 2
+        return self.refine(*self.core.fill_found(image, self.find(image), mask))
+
+    def refine(self, filled: Tensor, soft: Tensor) -> Tensor:
+        """The last third of ``forward``: what ``fill_found`` answers to repairs."""
+        return mean_over_mirror(self.core.refiner, filled, soft)
 
     def find(self, image: Tensor) -> Tensor:
         """How likely each pixel is damaged, ``N,1,H,W`` in [0, 1]: the mean over the picture's four reflections."""

@@ -38,6 +38,13 @@ def standardise(image: Tensor) -> tuple[Tensor, Tensor]:
     return centred / spread, spread
 
 
+def mean_over_mirror(refiner: Refiner, filled: Tensor, mask: Tensor) -> Tensor:
+    """The mean of what a refiner makes of pictures and of their mirror pictures."""
+    repair: Tensor = refiner(filled, mask)
+    mirrored: Tensor = refiner(filled.flip(3), mask.flip(3)).flip(3)
+    return (repair + mirrored) / 2
+
+
 class ResidualUNet(nn.Module):
     """Biharmonic fill plus a learned residual, zero before training.
 
@@ -85,12 +92,11 @@ class ResidualUNet(nn.Module):
         exact, and less sharp, because their textures differ too. The repair may leave [0, 1] by a little; whoever
         makes a picture of it clips.
         """
-        filled = self.fill(image, mask)
-        repair: Tensor = self.refiner(filled, mask)
-        if not self.mirrored:
-            return repair
-        mirrored: Tensor = self.refiner(filled.flip(3), mask.flip(3)).flip(3)
-        return (repair + mirrored) / 2
+        return self.refine(self.fill(image, mask), mask)
+
+    def refine(self, filled: Tensor, mask: Tensor) -> Tensor:
+        """The second half of ``forward``: pictures whose holes are filled to repairs."""
+        return mean_over_mirror(self.refiner, filled, mask) if self.mirrored else self.refiner(filled, mask)
 
     @property
     def core(self) -> nn.Module:

@@ -27,8 +27,7 @@ def export_onnx(generator: Generator, path: Path) -> None:
     Height and width may be any multiples of the generator's stride.
     """
     generator = generator.cpu().eval()
-    batch, rows, columns = (torch.export.Dim(name, min=1, max=1024) for name in ("batch", "rows", "columns"))
-    shape = {0: batch, 2: generator.stride * rows, 3: generator.stride * columns}
+    shape = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)  # of which it finds out what they are multiples of
     size = 4 * generator.stride
     example = (torch.rand(2, 3, size, size + generator.stride), torch.zeros(2, 1, size, size + generator.stride))
     staged = _Staged(generator)

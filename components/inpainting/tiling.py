@@ -58,13 +58,15 @@ def plan_tiles(wanted: Bytes, holes: Bytes) -> list[Tile]:
     """Tiles whose cores cover every pixel where ``wanted`` (uint8 ``H,W``) is not 0.
 
     ``holes`` (``H,W``), which contains it, says how thick they are: thick ones get large tiles, and thin ones whatever
-    adds up to the smallest area. Tiles come from top to bottom, the largest first.
+    adds up to the smallest area. Those of the thickest holes come first.
     """
     height, width = wanted.shape
     occupied, full = cells_of(wanted, "any"), cells_of(holes, "all")
     planned: list[Tile] = []
     for thickness, sizes in _THICKNESSES:
         here = occupied & (_as_thick(full, thickness // CELL) if thickness else True)
+        if not here.any():
+            continue
         for origin, size in _cheapest(np.argwhere(here), occupied.shape, sizes):
             planned.append(_tile(origin, size, height, width))
         occupied &= ~here

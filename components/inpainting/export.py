@@ -30,15 +30,16 @@ def export_onnx(generator: Generator, path: Path) -> None:
     shape = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)  # of which it finds out what they are multiples of
     size = 4 * generator.stride
     example = (torch.rand(2, 3, size, size + generator.stride), torch.zeros(2, 1, size, size + generator.stride))
-    staged = _Staged(generator)
+    with torch.inference_mode():
+        names = list(_stages(generator, *example))
     with _quiet():
         program = torch.onnx.export(
-            staged,
+            _Staged(generator),
             example,
             dynamo=True,
             dynamic_shapes=(shape, shape),
             input_names=["image", "mask"],
-            output_names=staged.names,
+            output_names=names,
             verbose=False,
         )
     assert program is not None
@@ -46,25 +47,27 @@ def export_onnx(generator: Generator, path: Path) -> None:
 
 
 class _Staged(nn.Module):
-    """A generator that also answers what it makes on the way: ``names``."""
+    """A generator that answers what ``_stages`` says."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
         self.generator = generator
-        filled = {BlindUNet: ["likely", "filled", "soft"], ResidualUNet: ["filled"]}
-        self.names = ["repair", *filled.get(type(generator), [])]
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """A tensor for each of the ``names``."""
-        generator = self.generator
-        if isinstance(generator, BlindUNet):
-            likely = generator.find(image)
-            filled, soft = generator.core.fill_found(image, likely, mask)
-            return generator.refine(filled, soft), likely, filled, soft
-        if isinstance(generator, ResidualUNet):
-            filled = generator.fill(image, mask)
-            return generator.refine(filled, mask), filled
-        return (generator(image, mask),)
+        """The repair first."""
+        return tuple(_stages(self.generator, image, mask).values())
+
+
+def _stages(generator: Generator, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """The repair, and what is made on the way to it, by their names in ``export_onnx``."""
+    if isinstance(generator, BlindUNet):
+        likely = generator.find(image)
+        filled, soft = generator.core.fill_found(image, likely, mask)
+        return {"repair": generator.refine(filled, soft), "likely": likely, "filled": filled, "soft": soft}
+    if isinstance(generator, ResidualUNet):
+        filled = generator.fill(image, mask)
+        return {"repair": generator.refine(filled, mask), "filled": filled}
+    return {"repair": generator(image, mask)}
 
 
 @contextmanager

@@ -74,16 +74,21 @@ def _champion() -> Path | None:
 
 
 def _untrained(folder: Path) -> Path:
-    """A model folder of a generator that learned nothing."""
+    """A model folder of a generator that learned nothing, to be run as ``package`` would have it run."""
+    from components.inpainting.engines import pick_engine
     from components.inpainting.export import ENGINE, export_onnx
+    from components.inpainting.inpainter import wrap_generator
     from components.inpainting.networks import build_generator
+    from components.package.parity import Case
 
     folder.mkdir()
-    generator = build_generator("residual_unet")
+    generator = build_generator("residual_unet").eval()
     export_onnx(generator, folder / ENGINE)
+    case = Case("square", *_picture(), wrap_generator(generator)(*_picture()))
+    engine = pick_engine(folder / ENGINE, generator.stride, [case]).describe()
     digest = hashlib.sha256((folder / ENGINE).read_bytes()).hexdigest()
     provenance = {"name": "untrained", "version": "0", "digest": digest, "run_id": "", "engine_sha256": digest}
-    facts = {"architecture": "residual_unet", "stride": generator.stride, "blind": False}
+    facts = {"architecture": "residual_unet", "stride": generator.stride, "blind": False, "engine": engine}
     (folder / "provenance.json").write_text(json.dumps(provenance | facts))
     return folder
 

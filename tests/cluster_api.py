@@ -9,18 +9,19 @@ import json
 import re
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from kubeflow_trainer_api import models
 from pydantic import ValidationError
+
+from tests.loopback import serve_http
 
 Json = dict[str, Any]
 _CORE, _TRAINER = "/api/v1/namespaces/team/", "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/"
@@ -129,8 +130,6 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer("delete", resource, lambda: self._delete(resource, name))
 
-    def log_message(self, *_: object) -> None: ...
-
     def _target(self) -> tuple[str, str, str]:
         path = urlsplit(self.path).path
         found = re.fullmatch(f"(?:{_CORE}|{_TRAINER})([a-z]+)(?:/([a-z0-9.-]+))?(?:/(log))?", path)
@@ -230,10 +229,7 @@ def make_account(folder: Path) -> None:
 def serve(cluster: Cluster, account: Path) -> Iterator[int]:
     """Serve the API; yields its port."""
     handler = type("Bound", (Handler,), {"cluster": cluster})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(account / "ca.crt", account / "key")
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(account / "ca.crt", account / "key")
+    with serve_http(handler, context) as host:
+        yield int(host.partition(":")[2])

@@ -8,21 +8,21 @@ loopback in its place. The machine's pip.conf and CA bundle reach the build as s
 from __future__ import annotations
 
 import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 from components.manifest import code_version
+from tests.loopback import serve_http
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = "kintsugi-base:bookworm"
@@ -82,16 +82,8 @@ def torch_index() -> Iterator[str]:
             line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.startswith("torch==")
         )
         _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), f"{pinned}+cpu"])
-        handler = functools.partial(_Quiet, directory=folder)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        with serve_http(SimpleHTTPRequestHandler, directory=folder) as host:
+            yield f"http://{host}"
 
 
 def _make_stand_in(docker: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from components.inpainting.images import decode_image, encode_png
+from tests.loopback import serve_http
 
 
 @dataclass
@@ -68,13 +68,9 @@ def run_endpoint() -> Iterator[Endpoint]:
             self.end_headers()
             self.wfile.write(answer.body or b"")
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint.url = f"http://127.0.0.1:{server.server_port}"
+    with serve_http(Handler) as host:
+        endpoint.url = f"http://{host}"
         yield endpoint
-        server.shutdown()
 
 
 def _parts(content_type: str, body: bytes) -> dict[str, bytes]:

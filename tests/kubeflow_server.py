@@ -11,11 +11,10 @@ import inspect
 import json
 import re
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +22,8 @@ import kfp_server_api
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+
+from tests.loopback import serve_http
 
 _APIS = (
     kfp_server_api.HealthzServiceApi, kfp_server_api.PipelineServiceApi, kfp_server_api.PipelineUploadServiceApi,
@@ -215,8 +216,6 @@ def serving(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         def do_POST(self) -> None:
             self._answer()
 
-        def log_message(self, *_: object) -> None: ...
-
         def _answer(self) -> None:
             if server.page:
                 return self._send(200, server.page, "text/html")
@@ -255,12 +254,8 @@ def serving(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        if tls:
-            listening.socket = tls.wrap_socket(listening.socket, server_side=True)
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with serve_http(Handler, tls) as host:
+        yield f"http://{host}"
 
 
 def _file(content_type: str, body: bytes) -> bytes:

@@ -4,9 +4,8 @@ import hashlib
 import io
 import pickle
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from components.prepare import cifar, prepare_here
 from components.prepare.entries import read_entry
 from components.prepare.sources import open_source
 from tests.conftest import SHARED, data_config
+from tests.loopback import serve_http
 
 
 def prepared(folder: Path, **changes: object) -> PreparedDataset:
@@ -126,13 +126,8 @@ def site(archive: bytes) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(part[: len(part) // 2] if len(ranges) == 2 else part)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", ranges
-    server.shutdown()
+    with serve_http(Handler) as host:
+        yield f"http://{host}/cifar.tar.gz", ranges
 
 
 def test_download_resumes_and_checks(site: tuple[str, list[str]], archive: bytes, tmp_path: Path) -> None:

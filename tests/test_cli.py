@@ -8,11 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from components.inpainting.dataset import PreparedDataset
 from pipelines import doctor, local
 from pipelines.local import RunError, run_pipeline
 from tests.conftest import Kintsugi
+from tests.loopback import serve_http
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -228,14 +228,9 @@ def test_doctor_explains_what_an_mlflow_server_refuses(monkeypatch: pytest.Monke
             self.send_response(200 if self.path == "/health" else 403 if "Authorization" in self.headers else 401)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        host = f"127.0.0.1:{server.server_port}"
+    with serve_http(Server) as host:
         asked = doctors_word_on_mlflow(monkeypatch, tmp_path, f"http://{host}")
         refused = doctors_word_on_mlflow(monkeypatch, tmp_path, f"http://user:secret@{host}")
-        server.shutdown()
     assert asked == f"http://{host} wants a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     assert refused.startswith(f"http://{host} answers 403: it does not know itself as '127.0.0.1'")
     assert "--allowed-hosts '127.0.0.1,127.0.0.1:*,localhost,localhost:*'" in refused and "secret" not in refused

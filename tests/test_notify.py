@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from components import cluster
 from components.config import Settings
 from components.notify import notify, telling
+from tests.loopback import serve_http
 
 RUN = "0b7d"
 
@@ -44,18 +44,14 @@ def listener() -> Iterator[Listener]:
             known = self.path == f"/apis/v2beta1/runs/{RUN}"
             self._send({"run_id": RUN, "run_details": {"task_details": heard.tasks}}, 200 if known else 404)
 
-        def log_message(self, *_: object) -> None: ...
-
         def _send(self, content: dict[str, Any], status: int) -> None:
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(content).encode())
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        heard.url = f"http://127.0.0.1:{server.server_port}"
+    with serve_http(Handler) as host:
+        heard.url = f"http://{host}"
         yield heard
-        server.shutdown()
 
 
 def asked(listener: Listener, **changes: Any) -> Settings:

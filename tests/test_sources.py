@@ -4,10 +4,8 @@ import io
 import os
 import pickle
 import tarfile
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from components.prepare import prepare_here, remote
 from components.prepare.entries import Entry, VanishedError, read_entry
 from components.prepare.sources import Source, open_source
 from tests.conftest import data_config
+from tests.loopback import serve_http
 
 
 def opened(place: str | Path, work: Path, **changes: object) -> Source:
@@ -100,20 +99,13 @@ def test_one_collection_has_one_digest_however_it_comes(picture_folder: Path, tm
         assert digest(archive, tmp_path / f"tar-{mode[2:]}") == expected
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server of a folder, as it comes with Python: pages that list folders, no ranges."""
     root = tmp_path / "site"
     root.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", root
-    server.shutdown()
+    with serve_http(SimpleHTTPRequestHandler, directory=str(root)) as host:
+        yield f"http://{host}", root
 
 
 def test_pictures_and_archives_from_the_web(site: tuple[str, Path], picture_folder: Path, tmp_path: Path) -> None:
@@ -142,7 +134,7 @@ def test_the_web_says_what_is_wrong(site: tuple[str, Path], tmp_path: Path) -> N
 def test_a_stumbling_server_is_asked_again_and_a_broken_one_named(tmp_path: Path) -> None:
     asked: list[str] = []
 
-    class Stumbling(_Quiet):
+    class Stumbling(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             if self.path == "/broken.png" or len(asked) < 3:
@@ -151,14 +143,12 @@ def test_a_stumbling_server_is_asked_again_and_a_broken_one_named(tmp_path: Path
                 super().do_GET()
 
     (tmp_path / "a.png").write_bytes(b"a picture")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Stumbling, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with serve_http(Stumbling, directory=str(tmp_path)) as host:
+        url = f"http://{host}"
         assert read_entry(Entry("a.png", f"{url}/a.png"), tmp_path) == b"a picture"
         assert len(asked) >= 3
         with pytest.raises(ConfigError, match=r"cannot be reached .*run again"):
             read_entry(Entry("broken.png", f"{url}/broken.png"), tmp_path)
-        server.shutdown()
 
 
 def test_batches_from_the_web(site: tuple[str, Path], tmp_path: Path) -> None:

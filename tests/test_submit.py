@@ -7,7 +7,6 @@ import io
 import json
 import ssl
 import subprocess
-import threading
 import urllib.parse
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +22,7 @@ from pipelines.login import Access, SubmitError
 from pipelines.submit import Progress, Submission, check_cron, follow_run, schedule_pipeline, submit_pipeline, verdict
 from tests.conftest import Kintsugi
 from tests.kubeflow_server import OPERATIONS, Server, serving
+from tests.loopback import serve_http
 
 RUN = PipelineConfig()
 
@@ -186,9 +186,6 @@ class Google(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b'{"id_token": "secret"}' if known else b'{"error": "invalid_grant"}')
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
 
 def test_identity_aware_proxy_is_logged_in_to_as_kfp_does(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,10 +198,8 @@ def test_identity_aware_proxy_is_logged_in_to_as_kfp_does(
     }
     (tmp_path / "credentials.json").write_text(json.dumps(consents))
     monkeypatch.setattr(auth, "LOCAL_KFP_CREDENTIAL", str(tmp_path / "credentials.json"))
-    google = http.server.HTTPServer(("127.0.0.1", 0), Google)
-    threading.Thread(target=google.serve_forever, daemon=True).start()
-    monkeypatch.setattr(auth, "OAUTH_TOKEN_URI", f"http://127.0.0.1:{google.server_port}/token")
-    with serving(Server(token="secret")) as host:
+    with serve_http(Google) as google, serving(Server(token="secret")) as host:
+        monkeypatch.setattr(auth, "OAUTH_TOKEN_URI", f"http://{google}/token")
         submit(package, host, client_id="proxy.apps")
         assert len(Google.asked) == 1  # for all calls of an hour
         monkeypatch.setattr("pipelines.login._GOOGLE_TOKEN_SECONDS", 0)
@@ -219,8 +214,6 @@ def test_identity_aware_proxy_is_logged_in_to_as_kfp_does(
             submit(package, host, client_id="new", other_client_id="desktop.apps")
         with pytest.raises(SubmitError, match="give its --client-id as well"):
             submit(package, host, **desktop)
-    google.shutdown()
-    google.server_close()
 
 
 def test_a_proxy_on_the_way_is_asked(package: Path) -> None:

@@ -6,7 +6,7 @@ the tiles under way, however large the picture is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -77,15 +77,7 @@ def _repair(picture: Bytes, holes: Bytes, wanted: Bytes, fill: Fill, stride: int
     if deep.any() and max(holes.shape) > LARGE.side:
         holes, wanted = _fill_deep(picture, holes, wanted, deep, fill, stride, run)
     batches = _pair(plan_tiles(wanted, holes))
-    blend = _Blend(picture, wanted)
-
-    def repair_batch(batch: Batch) -> Floats:
-        shown = [(picture[tile.rows, tile.columns], holes[tile.rows, tile.columns]) for tile in batch]
-        return _fill_batch(shown, fill, stride)
-
-    for batch, filled in zip(batches, run(repair_batch, batches), strict=True):
-        for tile, repair in zip(batch, filled, strict=True):
-            blend.add(tile, repair)
+    _fill_batches(_Blend(picture, wanted), picture, holes, batches, fill, stride, run)
 
 
 def _pair(tiles: list[Tile]) -> list[Batch]:
@@ -172,15 +164,24 @@ def _enlarge(half: Bytes, tile: Tile) -> Bytes:
 
 
 def _fill_everywhere(target: Bytes, image: Bytes, fill: Fill, stride: int, run: Map) -> None:
-    tiles = cover_all(*image.shape[:2])
-    blend = _Blend(target, np.ones(image.shape[:2], np.uint8))
+    batches = [[tile] for tile in cover_all(*image.shape[:2])]
+    wanted, no_holes = np.ones(image.shape[:2], np.uint8), np.broadcast_to(np.uint8(0), image.shape[:2])
+    _fill_batches(_Blend(target, wanted), image, no_holes, batches, fill, stride, run)
+
+
+def _fill_batches(
+    blend: _Blend, image: Bytes, holes: Bytes, batches: list[Batch], fill: Fill, stride: int, run: Map
+) -> None:
+    """Fill tiles of ``image`` where they have ``holes``, and blend them into a picture, which may be the same."""
 
     def fill_batch(batch: Batch) -> Floats:
-        parts = [image[tile.rows, tile.columns] for tile in batch]
-        return _fill_batch([(part, np.zeros(part.shape[:2], np.uint8)) for part in parts], fill, stride)
+        windows = [(tile.rows, tile.columns) for tile in batch]
+        pictures, masks = (np.stack([whole[window] for window in windows]) for whole in (image, holes))
+        return _fill_batch(pictures, masks, fill, stride)
 
-    for tile, filled in zip(tiles, run(fill_batch, [[tile] for tile in tiles]), strict=True):
-        blend.add(tile, filled[0])
+    for batch, filled in zip(batches, run(fill_batch, batches), strict=True):
+        for tile, answer in zip(batch, filled, strict=True):
+            blend.add(tile, answer)
 
 
 class _Blend:
@@ -203,12 +204,11 @@ class _Blend:
         self._weights[window][wanted] = np.minimum(own + before, 255)
 
 
-def _fill_batch(shown: Sequence[tuple[Bytes, Bytes]], fill: Fill, stride: int) -> Floats:
-    """Fill tiles of one shape, given as pictures and their holes; returns float32 ``N,H,W,C`` in [0, 1]."""
-    height, width = shown[0][1].shape
-    below, beside = -height % stride, -width % stride
-    pictures = np.stack([np.pad(picture, ((0, below), (0, beside), (0, 0)), mode="symmetric") for picture, _ in shown])
-    holes = np.stack([np.pad(holes, ((0, below), (0, beside)), mode="symmetric") for _, holes in shown])
-    masks = holes[:, None].astype(np.float32)
-    planes: Floats = fill(to_planes(pictures) * (1 - masks), masks)[:, :, :height, :width].transpose(0, 2, 3, 1)
+def _fill_batch(pictures: Bytes, holes: Bytes, fill: Fill, stride: int) -> Floats:
+    """Fill tiles of one shape, uint8 ``N,H,W,3`` and ``N,H,W``; returns float32 ``N,H,W,C`` in [0, 1]."""
+    height, width = holes.shape[1:]
+    around = ((0, 0), (0, -height % stride), (0, -width % stride))
+    masks = np.pad(holes, around, mode="symmetric")[:, None].astype(np.float32)
+    known = to_planes(np.pad(pictures, (*around, (0, 0)), mode="symmetric")) * (1 - masks)
+    planes: Floats = fill(known, masks)[:, :, :height, :width].transpose(0, 2, 3, 1)
     return planes

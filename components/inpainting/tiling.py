@@ -67,7 +67,7 @@ def plan_tiles(wanted: Bytes, holes: Bytes) -> list[Tile]:
         here = occupied & (_as_thick(full, thickness // CELL) if thickness else True)
         if not here.any():
             continue
-        for origin, size in _cheapest(np.argwhere(here), occupied.shape, sizes):
+        for origin, size in _cheapest(here, sizes):
             planned.append(_tile(origin, size, height, width))
         occupied &= ~here
     return planned
@@ -136,20 +136,19 @@ def _as_thick(full: Cells, side: int) -> Cells:
     return grow(inner, 1)
 
 
-def _cheapest(
-    points: _Points, shape: tuple[int, int], sizes: Sequence[TileSize]
-) -> Iterable[tuple[tuple[int, int], TileSize]]:
-    """Origins, in cells, of tiles whose cores hold all points: small, but where a larger one costs less than several.
+def _cheapest(here: Cells, sizes: Sequence[TileSize]) -> Iterable[tuple[tuple[int, int], TileSize]]:
+    """Origins, in cells, of tiles whose cores hold all that is set: small, but where a larger one costs less than they.
 
-    ``sizes`` come in ascending order. Every point begins as a tile of its own that costs more than any.
+    ``sizes`` come in ascending order. Every cell begins as a tile of its own that costs more than any.
     """
-    owners = np.zeros(shape, np.int32)  # 0: nobody
-    owners[tuple(points.T)] = np.arange(1, len(points) + 1)
-    num_cells, costs = [0, *[1] * len(points)], [0.0, *[math.inf] * len(points)]
+    count = int(here.sum())
+    owners = np.zeros(here.shape, np.int32)  # 0: nobody
+    owners[here] = np.arange(1, count + 1)
+    num_cells, costs = [0, *[1] * count], [0.0, *[math.inf] * count]
     tiles: dict[int, tuple[tuple[int, int], TileSize]] = {}
     for size in sizes:
-        cost = _cost(shape, size)
-        for core in _cover(points, shape, size):
+        cost = _cost(here.shape, size)
+        for core in _cover(here, size):
             inside = owners[core]
             whole = [
                 n for n, count in zip(*np.unique(inside, return_counts=True), strict=True) if num_cells[n] == count
@@ -158,7 +157,7 @@ def _cheapest(
                 held = np.isin(inside, whole)
                 inside[held] = len(costs)
                 cells = np.argwhere(held) + np.array([core[0].start, core[1].start])
-                tiles[len(costs)] = _centred(cells, shape, size), size
+                tiles[len(costs)] = _centred(cells, here.shape, size), size
                 num_cells.append(len(cells))
                 costs.append(cost)
                 for number in whole:
@@ -166,48 +165,47 @@ def _cheapest(
     return tiles.values()
 
 
-def _cost(shape: tuple[int, int], size: TileSize) -> int:
+def _cost(shape: tuple[int, ...], size: TileSize) -> int:
     """What a tile costs, in cells: its area, and what small ones cost beyond that."""
     side = size.side // CELL
     return min(side, shape[0]) * min(side, shape[1]) + _OVERHEAD
 
 
-def _cover(points: _Points, shape: tuple[int, int], size: TileSize) -> list[tuple[slice, slice]]:
-    """Cores of tiles of one size that hold all points: those that are fewer, by two greedy ways to find them."""
-    return min((_walk(points, shape, size, follow) for follow in (False, True)), key=len)
+def _cover(here: Cells, size: TileSize) -> list[tuple[slice, slice]]:
+    """Cores of tiles of one size that hold all that is set: those that are fewer, by two greedy ways to find them."""
+    return min((_walk(here, size, follow) for follow in (False, True)), key=len)
 
 
-def _walk(points: _Points, shape: tuple[int, int], size: TileSize, follow: bool) -> list[tuple[slice, slice]]:
-    """Cores that hold all points; the uppermost point that is left lies in the first row of the next.
+def _walk(here: Cells, size: TileSize, follow: bool) -> list[tuple[slice, slice]]:
+    """Cores that hold all that is set; the uppermost cell that is left lies in the first row of the next.
 
-    Its columns begin with the leftmost point that is left in those rows, or, to ``follow`` lines, are those that hold
-    the most of what is left, the uppermost point and what lies beside it among them.
+    Its columns begin with the leftmost cell that is left in those rows, or, to ``follow`` lines, are those that hold
+    the most of what is left, the uppermost cell and what lies beside it among them.
     """
-    cores, left = [], np.zeros(shape, bool)
-    left[tuple(points.T)] = True
-    (above, below), (before, after) = (_cores(length, size) for length in shape)
-    side, margin = size.side // CELL, size.margin // CELL
+    cores, left = [], here.copy()
+    (above, below), (before, after) = (_cores(length, size) for length in here.shape)
+    side, margin, (height, width) = size.side // CELL, size.margin // CELL, here.shape
     for row in np.flatnonzero(left.any(axis=1)).tolist():
         while left[row].any():
             column = int(left[row].argmax())
-            origin = _within(row - margin, shape[0], side)
+            origin = _within(row - margin, height, side)
             rows = slice(above[origin], below[origin])
             if follow:
                 length = int(np.append(left[row, column:], False).argmin())
                 end = column + min(length, side - 2 * margin) - 1
-                first, last = _within(end - side + margin + 1, shape[1], side), _within(column - margin, shape[1], side)
+                first, last = _within(end - side + margin + 1, width, side), _within(column - margin, width, side)
                 held = np.concatenate([[0], left[rows].sum(axis=0).cumsum()])
                 near = slice(first, last + 1)
                 origin = first + int(np.argmax(held[after[near]] - held[before[near]]))
             else:
-                origin = _within(int(left[rows].any(axis=0).argmax()) - margin, shape[1], side)
+                origin = _within(int(left[rows].any(axis=0).argmax()) - margin, width, side)
             columns = slice(before[origin], after[origin])
             left[rows, columns] = False
             cores.append((rows, columns))
     return cores
 
 
-def _centred(cells: _Points, shape: tuple[int, int], size: TileSize) -> tuple[int, int]:
+def _centred(cells: _Points, shape: tuple[int, ...], size: TileSize) -> tuple[int, int]:
     """Where a tile begins in whose middle some cells lie."""
     first, last, side = cells.min(axis=0), cells.max(axis=0), size.side // CELL
     row, column = (_within((first[axis] + last[axis] + 1 - side) // 2, shape[axis], side) for axis in (0, 1))

@@ -84,7 +84,8 @@ def _untrained(folder: Path) -> Path:
     folder.mkdir()
     generator = build_generator("residual_unet").eval()
     export_onnx(generator, folder / ENGINE)
-    case = Case("square", *_picture(), wrap_generator(generator)(*_picture()))
+    image, mask = _picture()
+    case = Case("square", image, mask, wrap_generator(generator)(image, mask))
     engine = pick_engine(folder / ENGINE, generator.stride, [case]).describe()
     digest = hashlib.sha256((folder / ENGINE).read_bytes()).hexdigest()
     provenance = {"name": "untrained", "version": "0", "digest": digest, "run_id": "", "engine_sha256": digest}

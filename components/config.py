@@ -168,7 +168,7 @@ class TrainConfig(Section):
         return self
 
 
-class GateConfig(Section):
+class GatePolicy(Section):
     """What a model must reach to be admitted. Scores are means over test pictures and mask families."""
 
     mode: Literal["enforce", "manual", "dry_run", "off"] = Field(
@@ -260,7 +260,7 @@ class PipelineConfig(BaseModel):
 
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
-    gate: GateConfig = GateConfig()
+    gate: GatePolicy = GatePolicy()
     serve: ServeConfig = ServeConfig()
     run: RunConfig = RunConfig()
 

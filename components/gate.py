@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.config import GateConfig, Settings
+from components.config import GatePolicy, Settings
 from components.inpainting.scores import (
     CANDIDATE,
     CHAMPION,
@@ -58,7 +58,7 @@ _REMEDIES = {
 
 
 @step("gate")
-def gate(config: GateConfig, evaluation: Path, decision: Path, report: Path, settings: Settings) -> bool:
+def gate(config: GatePolicy, evaluation: Path, decision: Path, report: Path, settings: Settings) -> bool:
     """Decide on an evaluation folder; write a decision folder and the report with the verdict on top."""
     manifest = read_manifest(evaluation, "evaluation")
     scores = Evaluation.model_validate_json((evaluation / "scores.json").read_bytes())
@@ -75,7 +75,7 @@ def gate(config: GateConfig, evaluation: Path, decision: Path, report: Path, set
     return result.admitted
 
 
-def decide(evaluation: Evaluation, policy: GateConfig) -> Decision:
+def decide(evaluation: Evaluation, policy: GatePolicy) -> Decision:
     """Hold scores against a policy. Pure; a score that is missing or no number fails its rule.
 
     With the gate off, a model is admitted that was trained and has scores, whatever they are.
@@ -92,13 +92,13 @@ def decide(evaluation: Evaluation, policy: GateConfig) -> Decision:
     )
 
 
-def _advice(rules: list[Rule], policy: GateConfig) -> list[str]:
+def _advice(rules: list[Rule], policy: GatePolicy) -> list[str]:
     """What to do next: a sentence for every kind of rule that does not hold, or what becomes of the model."""
     remedies = [_REMEDIES[rule.name.partition("/")[0]] for rule in rules if not rule.passed]
     return list(dict.fromkeys([*remedies, *([_AFTER[policy.mode]] if policy.mode == "off" or not remedies else [])]))
 
 
-def _rules(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
+def _rules(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule]:
     yield _trained(evaluation.steps)
     yield _scored(evaluation)
     yield from _thresholds(evaluation, policy)
@@ -141,7 +141,7 @@ class _Limit:
     layout: str = "{:.4f}"
 
 
-def _thresholds(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
+def _thresholds(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule]:
     limits = dict(_limits(evaluation, policy))
     missed = missed_thresholds(
         {name: limit.score for name, limit in limits.items()},
@@ -157,7 +157,7 @@ def _thresholds(evaluation: Evaluation, policy: GateConfig) -> Iterator[Rule]:
         yield Rule(name=name, passed=name not in missed, sentence=sentence)
 
 
-def _limits(evaluation: Evaluation, policy: GateConfig) -> Iterator[tuple[str, _Limit]]:
+def _limits(evaluation: Evaluation, policy: GatePolicy) -> Iterator[tuple[str, _Limit]]:
     model, nothing = evaluation.methods[CANDIDATE], Score(ssim=math.nan, psnr=math.nan, hole_mse=math.nan)
     yield "ssim", _Limit(model.overall.ssim, Threshold(policy.min_ssim, True), "SSIM")
     yield "hole_mse", _Limit(model.overall.hole_mse, Threshold(policy.max_mse, False), "Hole MSE")

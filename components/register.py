@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from components.config import ServeConfig, Settings
-from components.inpainting.networks import WEIGHTS
+from components.inpainting.export import ENGINE
+from components.inpainting.networks import CONFIG, WEIGHTS
 from components.inpainting.scores import CANDIDATE, LABELS, Decision, Evaluation
-from components.manifest import Manifest, read_manifest, write_file
+from components.manifest import Manifest, file_digest, read_manifest, write_file
 from components.progress import say, step
 from components.report import render
-from components.tracking import Registry, RegistryError
+from components.tracking import GENERATOR_FOLDER, Registry, RegistryError
 
 _MADE_OF = ("digest", "weights", "dataset", "code", "policy")
 """Tags that say what a version was made of."""
@@ -42,8 +42,10 @@ def register(
         raise RegistryError(f"the gate refused this model, so it is not registered. {verdict.verdict}")
     if scores.model_digest != manifest.digest:
         raise RegistryError("the evaluation is of another model than the one to register; run evaluate again")
+    if read_manifest(decision, "decision").made_from["evaluation"] != read_manifest(evaluation, "evaluation").digest:
+        raise RegistryError("the decision is on another evaluation than that of the model to register; run gate again")
     pages = {"pipeline_run_page": settings.kubeflow_page(pipeline_run), "mlflow_run_page": scores.run_page}
-    tags = _tags(manifest, scores, verdict) | {"pipeline_run": pipeline_run, "weights": _digest(model / WEIGHTS)}
+    tags = _tags(manifest, scores, verdict) | {"pipeline_run": pipeline_run, "weights": file_digest(model / WEIGHTS)}
     registry = Registry(settings, config.model_name)
     before = {known.number for known in registry.versions()}
     version = registry.register(
@@ -52,6 +54,8 @@ def register(
         _description(scores, verdict, pipeline_run, pages["pipeline_run_page"]),
         scores.logged_model,
     )
+    generator = {f"{GENERATOR_FOLDER}/{name}": model / name for name in (CONFIG, WEIGHTS)}
+    registry.record(version.number, generator | {f"evaluation/{ENGINE}": evaluation / ENGINE})
     aliases = sorted(alias for alias, number in registry.aliases().items() if number == version.number)
     page = render(
         "registration.html",
@@ -94,8 +98,3 @@ def _description(scores: Evaluation, verdict: Decision, pipeline_run: str, page:
         f"[report]({scores.run_page}/artifacts/report.html)" if scores.run_page else "report.html of the MLflow run"
     )
     return f"**{verdict.headline}** From {where}, {run}; {report}.\n\n{rules}\n"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

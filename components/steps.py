@@ -93,7 +93,7 @@ def gate(config: str, evaluation: Input[Artifact], decision: Output[Artifact], r
     from components import config as c, gate
 
     paths = (Path(artifact.path) for artifact in (evaluation, decision, report))
-    return gate.gate(c.GateConfig.model_validate_json(config), *paths, c.Settings())
+    return gate.gate(c.GatePolicy.model_validate_json(config), *paths, c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

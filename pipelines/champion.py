@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from components.bentos import import_bento, run_server
 from components.client import InpaintClient
 from components.config import Settings
+from components.manifest import file_digest
 
 if TYPE_CHECKING:
     from components.tracking import Registry, Version
@@ -40,22 +40,21 @@ class ChampionBento:
 def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     """Find the champion in the registry and put its Bento into the local store, if it is not there.
 
-    Raises ``NoChampionError`` when no model was promoted yet, and when a file is not the one that was packaged.
+    Raises ``NoChampionError`` when no model was promoted yet, and when a file here is not the one that was packaged;
+    ``RegistryError`` where the champion may not be served, and when MLflow has other files than were packaged.
     """
     from components.tracking import Registry
 
     registry = Registry(settings, model_name)
-    version = registry.champion()
+    version = registry.servable_champion()
     if version is None:
         raise NoChampionError(f"no model was promoted yet as {model_name!r} in {settings.state}; run 'make run' first")
-    tag = version.tags.get("bento", "")
-    if not tag:
-        raise NoChampionError(f"champion version {version.number} was never packaged; run the pipeline again")
+    tag = version.tags["bento"]
     name, _, bento_version = tag.partition(":")
     champion = ChampionBento(tag, version.number, settings.bento_home / "bentos" / name / bento_version)
     if not (champion.model / "provenance.json").exists():
         _import(registry, version, champion, settings)
-    if _digest(champion.model / "generator.onnx") != version.tags.get("engine_sha256"):
+    if file_digest(champion.model / "generator.onnx") != version.files.get("bento/generator.onnx"):
         shutil.rmtree(champion.folder)
         raise NoChampionError(
             f"the model in {champion.folder} is not the one that was packaged as version {version.number}, so it was "
@@ -76,17 +75,6 @@ def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[Inpai
 
 
 def _import(registry: Registry, version: Version, champion: ChampionBento, settings: Settings) -> None:
-    """Download the Bento, compare it with the registry, unpack it."""
+    """Download the Bento and unpack it."""
     shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
-    archive = registry.download(version, "bento/kintsugi.bento")
-    if _digest(archive) != version.tags.get("bento_sha256"):
-        raise NoChampionError(
-            f"the Bento of champion version {version.number} is not the one that was packaged; "
-            "run the pipeline again, or roll back"
-        )
-    import_bento(archive, settings.bento_home)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    import_bento(registry.download(version, "bento/kintsugi.bento"), settings.bento_home)

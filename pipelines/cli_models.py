@@ -19,6 +19,7 @@ from components.config import ConfigError, PipelineConfig, ServeConfig, Settings
 
 if TYPE_CHECKING:
     from components.client import InpaintClient
+    from components.tracking import Registry
 
 verbs = typer.Typer()
 console = Console(markup=False, soft_wrap=True)
@@ -194,14 +195,14 @@ def promote(
     from components.tracking import Registry
 
     registry = Registry(Settings(), model_name)
-    chosen, decision = registry.admitted_challenger(version)
-    current = registry.champion()
+    _complete(registry)
+    chosen, current = registry.challenger(version), registry.champion()
     if current and current.number == chosen.number:
         raise ConfigError(f"version {chosen.number} is champion already")
     if not yes:
         instead = f" in place of version {current.number}" if current else ""
         typer.confirm(f"Make version {chosen.number} of {model_name} champion{instead}?", abort=True)
-    registry.promote(chosen.number, decision.champion, why or "promoted by hand: every rule held")
+    registry.promote(chosen.number, chosen.decision.champion, why or "promoted by hand: every rule held")
     console.print(f"version {chosen.number} is champion; a running 'kintsugi serve' takes it")
 
 
@@ -216,6 +217,7 @@ def rollback(
     from components.tracking import Registry
 
     registry = Registry(Settings(), model_name)
+    _complete(registry)
     history = registry.history()
     wanted = version or (history[-1].replaced if history else "")
     if not wanted:
@@ -228,6 +230,17 @@ def rollback(
         typer.confirm(f"Make version {wanted} champion in place of version {current or '(none)'}?", abort=True)
     registry.rollback(wanted, current, why)
     console.print(f"version {wanted} is champion; a running 'kintsugi serve' takes it")
+
+
+def _complete(registry: Registry) -> None:
+    """Complete a change of the champion that was interrupted, and stop there: who repeats it may not want another."""
+    if registry.settle():
+        champion = registry.champion()
+        assert champion
+        raise ConfigError(
+            f"MLflow's aliases did not say what the history of {registry.name!r} does, as after a change that was "
+            f"interrupted; now they do: version {champion.number} is champion. See 'kintsugi models', then try again"
+        )
 
 
 def _require_free(host: str, port: int) -> None:

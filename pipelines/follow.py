@@ -13,7 +13,6 @@ is not the one in the registry; while MLflow is away everything stays as it is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -38,10 +37,6 @@ ENGINE, PROVENANCE = "generator.onnx", "provenance.json"
 _INCOMING = ".incoming-"
 KEPT = 2
 """Folders that stay of each model: the champion's, and the one before, which a server may still be reading."""
-
-
-class RefusedModelError(ValueError):
-    """A champion's files are not those that were verified."""
 
 
 class Follower:
@@ -86,6 +81,8 @@ class Follower:
 
     def _update(self) -> str:
         """Fetch what is missing, point at it, remove what is old; returns what there is to say."""
+        from components.tracking import RegistryError
+
         for left in self._folder.glob(f"{_INCOMING}*"):  # by a follower that was killed
             shutil.rmtree(left, ignore_errors=True)
         current = read_current(self._folder)
@@ -96,7 +93,7 @@ class Follower:
         if self._config.paired:
             try:
                 wanted["blind"] = self._fetch(self._config.paired)
-            except RefusedModelError as refused:
+            except RegistryError as refused:
                 wanted["blind"], trouble = current["blind"], f"; {refused}"
         if wanted != current:
             write_file(self._folder / CURRENT, json.dumps(wanted))
@@ -106,28 +103,21 @@ class Follower:
     def _fetch(self, name: str) -> str:
         """The champion's folder, made where it is missing; ``""`` where there is no champion.
 
-        Raises ``RefusedModelError`` for files with other digests than the registry's.
+        Raises ``RegistryError`` where it may not be served, and for files with other digests than the registry's.
         """
         from components.tracking import Registry
 
         registry = Registry(self._settings, name)
-        champion = registry.champion()
+        champion = registry.servable_champion()
         if champion is None:
             return ""
-        digests = {
-            ENGINE: champion.tags.get("engine_sha256", ""),
-            PROVENANCE: champion.tags.get("provenance_sha256", ""),
-        }
-        named = f"version {champion.number} of {name!r}"
-        if not all(digests.values()):
-            raise RefusedModelError(f"{named} has no digests of what was packaged; run the pipeline again")
-        target = self._folder / f"{name}-v{champion.number}-{digests[ENGINE][:12]}-{digests[PROVENANCE][:6]}"
+        engine, provenance = (champion.files.get(f"bento/{file}", "") for file in (ENGINE, PROVENANCE))
+        target = self._folder / f"{name}-v{champion.number}-{engine[:12]}-{provenance[:6]}"
         if not target.is_dir():
             with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._folder) as scratch:
                 files = Path(scratch) / "files"
-                registry.download(champion, f"evaluation/{ENGINE}", files)
-                registry.download(champion, f"bento/{PROVENANCE}", files)
-                _check(files, digests, named)
+                for file in (ENGINE, PROVENANCE):
+                    registry.download(champion, f"bento/{file}", files)
                 files.rename(target)
         return target.name
 
@@ -183,14 +173,3 @@ def read_current(folder: Path) -> dict[str, str]:
         return {"model": "", "blind": ""} | dict(read_json(folder / CURRENT))
     except (OSError, ValueError, TypeError):
         return {"model": "", "blind": ""}
-
-
-def _check(files: Path, digests: dict[str, str], named: str) -> None:
-    """Raise ``RefusedModelError`` unless the files, by name, have the digests of the registry."""
-    for name, digest in digests.items():
-        found = hashlib.sha256((files / name).read_bytes()).hexdigest()
-        if found != digest:
-            raise RefusedModelError(
-                f"{named} is refused: its {name} has the digest {found[:12]}, the registry says {digest[:12]}; it was "
-                "changed after it was packaged; run the pipeline again, or roll back"
-            )

@@ -27,7 +27,7 @@ from components.inpainting.classical import SLOW, repair
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.export import ENGINE
 from components.inpainting.metrics import PSNR_OF_PERFECT
-from components.inpainting.networks import WEIGHTS, build_generator, save_generator
+from components.inpainting.networks import CONFIG, WEIGHTS, build_generator, save_generator
 from components.inpainting.scores import (
     BIHARMONIC,
     CANDIDATE,
@@ -43,6 +43,7 @@ from components.inpainting.scores import (
 from components.manifest import Manifest, read_manifest
 from components.register import register
 from components.tracking import CHALLENGER, Registry, RegistryError, start_run
+from tests.registered import SERVABLE
 from tests.training import run_of, train_model
 
 
@@ -63,7 +64,8 @@ def untrained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged
         config = PipelineConfig.from_flat({"train_steps": steps, "train_batch_size": 4, **parameters})
         train_model(config, dataset, folder, settings, name)
     registry = Registry(settings, serve.model_name)
-    champion = registry.register(run_of(folder / "model", settings), {"digest": "c" * 64})
+    champion = registry.register(run_of(folder / "model", settings), {"digest": "c" * 64} | SERVABLE)
+    registry.record(champion.number, {f"generator/{name}": folder / "model" / name for name in (CONFIG, WEIGHTS)})
     registry.promote(champion.number, "")
     evaluate(serve, dataset, folder / "model", folder / "evaluation", folder / "report.html", settings)
     gate(PipelineConfig().gate, folder / "evaluation", folder / "decision", folder / "verdict.html", settings)

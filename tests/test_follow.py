@@ -21,6 +21,7 @@ from components.manifest import Manifest
 from components.tracking import Registry, open_run, start_run
 from pipelines.follow import CURRENT, Follower, read_current
 from tests.conftest import Kintsugi
+from tests.registered import SERVABLE
 
 CONFIG = ServeConfig(model_name="mender")
 
@@ -35,14 +36,12 @@ def promote(settings: Settings, name: str, content: bytes) -> str:
     (files / "generator.onnx").write_bytes(content)
     (files / "provenance.json").write_text(json.dumps({"name": name}))
     logged = open_run(settings, run.id)
-    logged.log_file(files / "generator.onnx", "evaluation")
-    logged.log_file(files / "provenance.json", "bento")
-    digests = {
-        f"{key}_sha256": hashlib.sha256((files / file).read_bytes()).hexdigest()
-        for key, file in (("engine", "generator.onnx"), ("provenance", "provenance.json"))
-    }
+    packaged = [files / "generator.onnx", files / "provenance.json"]
+    for file in packaged:
+        logged.log_file(file, "bento")
     registry = Registry(settings, name)
-    version = registry.register(run.id, {"digest": hashlib.sha256(content).hexdigest(), **digests})
+    version = registry.register(run.id, {"digest": hashlib.sha256(content).hexdigest()} | SERVABLE)
+    registry.record(version.number, {f"bento/{file.name}": file for file in packaged})
     champion = registry.champion()
     registry.promote(version.number, champion.number if champion else "")
     return run.id
@@ -102,7 +101,7 @@ def test_a_blind_model_comes_along_where_it_has_a_champion(
     assert read_current(folder)["blind"] == ""
 
 
-@pytest.mark.parametrize("file", ["evaluation/generator.onnx", "bento/provenance.json"])
+@pytest.mark.parametrize("file", ["bento/generator.onnx", "bento/provenance.json"])
 def test_a_tampered_model_is_refused_and_the_one_before_stays(
     file: str, settings: Settings, follower: Follower, folder: Path, said: list[str]
 ) -> None:
@@ -121,10 +120,23 @@ def test_a_tampered_model_is_refused_and_the_one_before_stays(
 def test_a_refused_blind_model_does_not_hold_up_the_other(settings: Settings, follower: Follower, folder: Path) -> None:
     promote(settings, "mender", b"first")
     promote(settings, "mender-blind", b"finder")
-    Registry(settings, "mender-blind").tag("1", {"engine_sha256": "0" * 64})
+    Registry(settings, "mender-blind").tag("1", {"verified": ""})
     assert follower.look()
     assert served(folder) == b"first"
     assert read_current(folder)["blind"] == ""
+
+
+def test_a_champion_that_is_packaged_anew_is_taken_once_it_is_verified(
+    settings: Settings, follower: Follower, folder: Path, said: list[str]
+) -> None:
+    promote(settings, "mender", b"first")
+    Registry(settings, "mender").tag("1", {"verified": ""})
+    assert not follower.look()
+    assert "version 1 of 'mender', the champion, was not verified since it was packaged" in said[-1]
+    assert read_current(folder)["model"] == ""
+    Registry(settings, "mender").tag("1", {"verified": "true"})
+    assert follower.look()
+    assert served(folder) == b"first"
 
 
 def test_mlflow_away_is_said_once_and_what_is_there_stays(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.config import ConfigError, GateConfig, PipelineConfig
+from components.config import ConfigError, GatePolicy, PipelineConfig
 from components.gate import decide
 from components.inpainting.scores import (
     BIHARMONIC,
@@ -21,7 +21,7 @@ from components.inpainting.scores import (
     Slice,
 )
 
-POLICY = GateConfig(min_ssim=0.9, max_mse=0.02)
+POLICY = GatePolicy(min_ssim=0.9, max_mse=0.02)
 Pair = tuple[float, float]  # SSIM, hole MSE
 
 
@@ -172,7 +172,7 @@ def test_truth_table(case: Case, failing: set[str]) -> None:
     ],
 )
 def test_what_a_policy_may_ask_for(policy: dict[str, object], case: Case, failing: set[str]) -> None:
-    decision = decide(case.evaluation(), GateConfig.model_validate(POLICY.model_dump() | policy))
+    decision = decide(case.evaluation(), GatePolicy.model_validate(POLICY.model_dump() | policy))
     assert {rule.name for rule in decision.rules if not rule.passed} == failing
 
 
@@ -192,7 +192,7 @@ def test_what_a_policy_may_ask_for(policy: dict[str, object], case: Case, failin
     ],
 )
 def test_modes(mode: str, case: Case, *, admitted: bool, said: str) -> None:
-    decision = decide(case.evaluation(), GateConfig.model_validate(POLICY.model_dump() | {"mode": mode}))
+    decision = decide(case.evaluation(), GatePolicy.model_validate(POLICY.model_dump() | {"mode": mode}))
     assert decision.admitted == admitted
     assert decision.verdict.startswith(said)
 

@@ -23,6 +23,7 @@ from components.promote import promote
 from components.tracking import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, start_run
 from pipelines.listing import history_table, version_table
 from tests.conftest import Kintsugi
+from tests.registered import SERVABLE
 
 PROCESSES = 16
 
@@ -64,7 +65,7 @@ def registered(settings: Settings) -> Registry:
         pass
     registry = Registry(settings, "mender")
     for digest in "abc":
-        registry.register(run.id, {"digest": digest})
+        registry.register(run.id, {"digest": digest} | SERVABLE)
     registry.promote("1", "")
     return registry
 
@@ -77,20 +78,28 @@ REFUSED, ADMITTED = (
 @pytest.mark.parametrize(
     ("tags", "complaint"),
     [
-        ({}, "was not admitted by the gate"),
+        ({"decision": ""}, "was not admitted by the gate"),
         ({"decision": REFUSED}, "was not admitted by the gate"),
-        ({"decision": ADMITTED}, "was never packaged"),
-        ({"decision": ADMITTED, "bento": "b:1", "verified": ""}, "was never verified"),
-        ({"decision": ADMITTED, "bento": "b:1", "verified": "false"}, "did not repair alike when it was served"),
+        ({"decision": ADMITTED, "bento": ""}, "was never packaged"),
+        ({"decision": ADMITTED, "verified": ""}, "was not verified since it was packaged"),
+        ({"decision": ADMITTED, "verified": "false"}, "did not repair alike when it was served"),
     ],
 )
-def test_what_speaks_against_a_promotion_by_hand(registry: Registry, tags: dict[str, str], complaint: str) -> None:
+def test_nothing_is_promoted_or_served_that_was_not_admitted_and_verified(
+    registry: Registry, tags: dict[str, str], complaint: str
+) -> None:
     registry.tag("3", tags)
-    with pytest.raises(RegistryError, match=complaint):
-        registry.admitted_challenger()
-    registry.tag("3", {"decision": ADMITTED, "bento": "b:1", "verified": "true"})
-    for version, decision in (registry.admitted_challenger(), registry.admitted_challenger("3")):
-        assert (version.number, decision.champion) == ("3", "1")
+    for promotion in (registry.challenger, lambda: registry.promote("3", "1")):
+        with pytest.raises(RegistryError, match=f"version 3 of 'mender' {complaint}, so it does not become champion"):
+            promotion()
+    registry.tag("3", SERVABLE | {"decision": ADMITTED})
+    assert {registry.challenger().number, registry.challenger("3").number} == {"3"}
+    registry.promote("3", registry.challenger().decision.champion)
+    served = registry.servable_champion()
+    assert served and served.number == "3"
+    registry.tag("3", tags)  # as where it is packaged anew
+    with pytest.raises(RegistryError, match=f"version 3 of 'mender', the champion, {complaint}"):
+        registry.servable_champion()
 
 
 PROMOTE = """
@@ -128,7 +137,7 @@ def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(
     settings = Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
     registry = registered(settings)
     for number in range(PROCESSES - 2):
-        registry.register(registry.get("1").run_id, {"digest": str(number)})
+        registry.register(registry.get("1").run_id, {"digest": str(number)} | SERVABLE)
     command = [sys.executable, "-c", PROMOTE, str(settings.home), str(PROCESSES), uri]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

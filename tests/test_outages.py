@@ -31,6 +31,7 @@ from components.tracking import (
     start_run,
     sync,
 )
+from tests.registered import SERVABLE
 
 Weather = Callable[[str], str]  # of a request's path: "clear", "refused", "lost" or "slow"
 SECONDS_OF_PATIENCE = 1  # of the client, for one answer
@@ -279,7 +280,7 @@ def test_an_interrupted_training_resumes_while_the_server_is_away(
 
 
 def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
-    remote: Settings, train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    remote: Settings, train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server compares a version's source with its run's artifacts, which a store by itself does not."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # the weather is fine
@@ -289,10 +290,12 @@ def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
     about = Subject.of(model_id, "sample", "d" * 64)
     open_run(remote, run.id, run.uid).log_metrics({"test/ssim": 0.9}, 30, about)
     registry = Registry(remote, "mender")
-    version, again = (registry.register(run.id, {"digest": "m" * 64}, "why", model_id) for _ in range(2))
+    version, again = (registry.register(run.id, {"digest": "m" * 64} | SERVABLE, "why", model_id) for _ in range(2))
     assert again == version
     found = MlflowClient(remote.mlflow_uri).get_logged_model(model_id)
     assert json.loads(found.tags["mlflow.modelVersions"]) == [{"name": "mender", "version": version.number}]
     assert [(metric.key, metric.value) for metric in found.metrics or []] == [("test/ssim", 0.9)]
+    (tmp_path / "config.json").write_text("{}")
+    registry.record(version.number, {"generator/config.json": tmp_path / "config.json"})
     registry.promote(version.number, "")
-    assert (registry.download(version) / "config.json").exists()
+    assert (registry.download(registry.get(version.number)) / "config.json").read_text() == "{}"

@@ -31,6 +31,7 @@ from components.tracking import (
     sync,
 )
 from components.tracking.system import system_metrics
+from tests.registered import SERVABLE
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def run(settings: Settings, manifest: Manifest, tmp_path: Path) -> Run:
     """A finished run with a model folder."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model": "mender"}')
+    (model / "generator.safetensors").write_bytes(b"weights")
     with start_run(settings, RunConfig(), TrainConfig(), manifest) as run:
         run.log_model_folder(model)
     return run
@@ -279,12 +281,11 @@ def test_registering_twice_makes_one_version(run: Run, settings: Settings) -> No
     second = registry.register(run.id, {"digest": "b"})
     assert [v.number for v in registry.versions()] == [second.number, first.number]
     assert registry.aliases() == {CHALLENGER: second.number}
-    assert (registry.download(first) / "config.json").exists()
 
 
 def test_promotion_compares_and_sets(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two, three = (registry.register(run.id, {"digest": d}).number for d in "abc")
+    one, two, three = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "abc")
     registry.promote(one, "")
     registry.promote(one, "")  # a retried step
     with pytest.raises(RegistryError, match=r"compared with no model, but by now version 1 is champion"):
@@ -298,7 +299,7 @@ def test_promotion_compares_and_sets(run: Run, settings: Settings) -> None:
 
 def test_going_back_and_forth(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two = (registry.register(run.id, {"digest": d}).number for d in "ab")
+    one, two = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "ab")
     registry.promote(one, "")
     registry.promote(two, one)
     registry.rollback(one, two, "faces were blurred")
@@ -318,18 +319,39 @@ def test_going_back_and_forth(run: Run, settings: Settings) -> None:
         registry.rollback(one, one)
 
 
-def test_a_champion_from_before_the_ledger_is_one(run: Run, settings: Settings) -> None:
+def test_an_alias_that_somebody_moves_decides_nothing(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two, three = (registry.register(run.id, {"digest": d}).number for d in "abc")
+    one, two = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "ab")
     MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, one)
-    with pytest.raises(RegistryError, match="compared with no model, but by now version 1"):
-        registry.promote(two, "")
-    registry.promote(two, one)
+    assert registry.champion() is None
+    registry.promote(two, "")
+    MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, one)
     champion = registry.champion()
-    assert champion is not None and champion.number == two
-    registry.rollback(one, two)
-    with pytest.raises(RegistryError, match="compared with version 2, but by now version 1"):
-        registry.promote(three, two)
+    assert champion and champion.number == two
+    assert registry.settle() and registry.aliases()[CHAMPION] == two
+    assert not registry.settle()
+
+
+def test_what_is_not_the_file_that_was_registered_is_refused(run: Run, settings: Settings, tmp_path: Path) -> None:
+    registry = Registry(settings, "mender")
+    number = registry.register(run.id, {"digest": "a"}).number
+    artifacts = Path(str(MlflowClient(settings.mlflow_uri).get_run(run.id).info.artifact_uri).removeprefix("file://"))
+    with pytest.raises(RegistryError, match="version 1 of 'mender' has no digest of its generator"):
+        registry.download(registry.get(number))
+    files = {f"generator/{name}": artifacts / "generator" / name for name in ("config.json", "generator.safetensors")}
+    registry.record(number, files)
+    version = registry.get(number)
+    assert sorted(version.files) == sorted(files)
+    assert (registry.download(version) / "config.json").read_bytes() == files["generator/config.json"].read_bytes()
+    assert registry.download(version, "generator/config.json", tmp_path).parent.is_relative_to(tmp_path)
+    files["generator/config.json"].write_text("{}")
+    for path in ("generator", "generator/config.json"):
+        with pytest.raises(RegistryError, match=r"is refused: its generator/config.json has the digest 44136fa355b3, "):
+            registry.download(version, path)
+    registry.download(version, "generator/generator.safetensors")
+    files["generator/config.json"].unlink()
+    with pytest.raises(RegistryError, match=r"is refused: its generator/config.json has the digest none, "):
+        registry.download(version)
 
 
 def test_unknown_versions_and_lost_files_are_named(run: Run, settings: Settings) -> None:

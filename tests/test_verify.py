@@ -43,7 +43,10 @@ def register(settings: Settings, name: str, generator: Generator) -> None:
         run.log_model_folder(files)
     open_run(settings, run.id).log_file(settings.state / "generator.onnx", "evaluation")
     said = {"scores": '{"ssim": 0.9}', "decision": ADMITTED.model_dump_json(), "code": "0", "dataset": "d" * 64}
-    Registry(settings, name).register(run.id, {"digest": name, "architecture": name_of(generator), **said})
+    registry = Registry(settings, name)
+    registry.register(run.id, {"digest": name, "architecture": name_of(generator), **said})
+    registry.record("1", {f"generator/{file.name}": file for file in files.iterdir()})
+    registry.record("1", {"evaluation/generator.onnx": settings.state / "generator.onnx"})
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,7 @@ def packaged(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
         register(settings, name, generator)
         package(ServeConfig(model_name=name), "1", dataset, home / name, home / f"{name}.html", settings)
         if name == "mender-blind":
+            Registry(settings, name).tag("1", {"verified": "true"})
             Registry(settings, name).promote("1", "")
     return settings, home / "mender"
 
@@ -75,8 +79,8 @@ def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[
     )
     assert said["decision"]["rules"] == ["It was trained."] and said["scores"] == {"ssim": 0.9}
     assert said["engine"]["runtime"] in ("onnxruntime", "openvino")
-    tags = Registry(settings, "mender").get("1").tags
-    assert tags["engine_sha256"] == said["engine_sha256"] and len(tags["bento_sha256"]) == 64
+    files = Registry(settings, "mender").get("1").files
+    assert files["bento/generator.onnx"] == said["engine_sha256"] == files["evaluation/generator.onnx"]
     rows = read_json(bento / "parity.json")
     assert set(rows) == {"model", "blind"}
     assert {row["case"] for row in rows["model"]} >= {"0-box", "2-text", "batch of 3"}
@@ -86,7 +90,9 @@ def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[
     assert "mender-blind version 1, for pictures without a mask" in report and said["engine_sha256"] in report
     client = MlflowClient(settings.mlflow_uri)
     logged = {file.path for file in client.list_artifacts(said["run_id"], "bento")}
-    assert logged == {"bento/kintsugi.bento", "bento/provenance.json", "bento/parity.html"}
+    assert logged == {
+        f"bento/{name}" for name in ("kintsugi.bento", "provenance.json", "generator.onnx", "parity.html")
+    }
 
 
 def test_its_server_answers_as_the_trainer_does(
@@ -190,8 +196,8 @@ def champion(packaged: tuple[Settings, Path], tmp_path: Path) -> Callable[[], Pa
     """The packaged model made champion and fetched into a store of the test's own."""
     settings, _ = packaged
     registry = Registry(settings, "mender")
-    if registry.champion() is None:
-        registry.promote("1", "")
+    registry.tag("1", {"verified": "true"})
+    registry.promote("1", "")
     mine = Settings(home=tmp_path / "mine", MLFLOW_TRACKING_URI=settings.mlflow_uri)
     return lambda: fetch_champion(mine, "mender").model
 
@@ -214,7 +220,9 @@ def test_a_bento_that_was_changed_in_mlflow_is_refused(
     archive = Path(artifacts) / "bento" / "kintsugi.bento"
     archive.write_bytes(archive.read_bytes() + b"!")
     try:
-        with pytest.raises(NoChampionError, match="the Bento of champion version 1 is not the one that was packaged"):
+        with pytest.raises(
+            RegistryError, match=r"version 1 of 'mender' is refused: its bento/kintsugi.bento has the digest"
+        ):
             champion()
     finally:
         shutil.copy(bento / "kintsugi.bento", archive)

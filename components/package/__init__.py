@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from components.inpainting.networks import Generator, load_generator
 from components.inpainting.networks.blind_unet import BlindUNet
 from components.inpainting.scores import Decision
 from components.inpainting.tolerance import MIN_AGREEMENT, min_ssim
-from components.manifest import Manifest, complete_folder, read_manifest, write_file, write_json
+from components.manifest import Manifest, complete_folder, file_digest, read_manifest, write_file, write_json
 from components.package.bento import BENTO_FILE, BLIND, MODEL, PROVENANCE, Packed, build_bento
 from components.package.opening import finds_damage, prove_fastest
 from components.package.parity import (
@@ -61,10 +60,10 @@ def package(
     registry, data = Registry(settings, config.model_name), PreparedDataset.open(dataset)
     found = registry.get(version)
     with Bar("package", 3) as bar, complete_folder(bento, KIND) as draft:
-        models = {MODEL: _prove(registry, found, data)}
+        models = {MODEL: _prove(registry, found, data, f"evaluation/{ENGINE}")}
         bar.advance()
         if not models[MODEL].packed.provenance["blind"] and (paired := _paired(config, settings)):
-            models[BLIND] = _prove(*paired, data)
+            models[BLIND] = _prove(*paired, data, f"{KIND}/{ENGINE}")
         bar.advance()
         tag = _write(models, draft.path)
         bar.advance()
@@ -73,16 +72,12 @@ def package(
         draft.made_from = {"model": found.tags["digest"], "dataset": found.tags["dataset"]}
         draft.facts = {"tag": tag, "version": version, "max_difference": worst, "tolerance": tolerance}
     write_file(report, render("parity.html", title=f"Does {tag} repair as it was trained?", **_reported(models)))
-    run = open_run(settings, found.run_id)
-    for name in (BENTO_FILE, PROVENANCE):
-        run.log_file(bento / name, KIND)
+    run, files = open_run(settings, found.run_id), [bento / BENTO_FILE, bento / PROVENANCE, models[MODEL].packed.engine]
+    registry.tag(version, {"bento": tag, "verified": ""})
+    for file in files:
+        run.log_file(file, KIND)
     run.log_page(report, f"{KIND}/parity.html")
-    digests = {
-        "engine_sha256": models[MODEL].packed.provenance["engine_sha256"],
-        "provenance_sha256": hashlib.sha256((bento / PROVENANCE).read_bytes()).hexdigest(),
-        "bento_sha256": hashlib.sha256((bento / BENTO_FILE).read_bytes()).hexdigest(),
-    }
-    registry.tag(version, {"bento": tag, "verified": "", **digests})
+    registry.record(version, {f"{KIND}/{file.name}": file for file in files})
     say(f"packaged {tag}, at most {worst} of 255 from what torch makes of the same pictures")
     return read_manifest(bento, KIND)
 
@@ -101,12 +96,12 @@ def _write(models: dict[str, Proved], folder: Path) -> str:
 def _paired(config: ServeConfig, settings: Settings) -> tuple[Registry, Version] | None:
     """The registry and the champion of the blind model that comes along, if one does.
 
-    Raises ``RegistryError`` where one was asked for by name and has no champion.
+    Raises ``RegistryError`` where one was asked for by name and has no champion, and where that may not be served.
     """
     if not config.paired:
         return None
     registry = Registry(settings, config.paired)
-    champion = registry.champion()
+    champion = registry.servable_champion()
     if champion is None and config.blind_model != "auto":
         raise RegistryError(
             f"serve_blind_model = {config.paired!r} has no champion to come along; promote one, or set it to none"
@@ -114,20 +109,19 @@ def _paired(config: ServeConfig, settings: Settings) -> tuple[Registry, Version]
     return (registry, champion) if champion else None
 
 
-def _prove(registry: Registry, version: Version, data: PreparedDataset) -> Proved:
-    """Compare a version's export with its network. Raises ``ParityError``, and ``RegistryError`` for other files."""
-    generator = load_generator(registry.download(version))
-    engine = registry.download(version, f"evaluation/{ENGINE}")
-    digest = hashlib.sha256(engine.read_bytes()).hexdigest()
-    if version.tags.get("engine_sha256", digest) != digest:
-        raise RegistryError(f"the export of {version.name} version {version.number} is not the one that was verified")
+def _prove(registry: Registry, version: Version, data: PreparedDataset, engine_at: str) -> Proved:
+    """Compare a version's export, which its run has at ``engine_at``, with its network.
+
+    Raises ``ParityError`` where they disagree, and ``RegistryError`` where a file is not the one that was registered.
+    """
+    generator, engine = load_generator(registry.download(version)), registry.download(version, engine_at)
     cases = golden_cases(data, wrap_generator(generator))
     if isinstance(generator, BlindUNet) and finds_damage(engine):
         cases += blind_cases(data, wrap_finder(generator), wrap_generator(generator))
         if not any(case.found for case in cases):
             raise ParityError(f"{version.name} version {version.number} finds no damage in any of the test pictures")
     setting, rows = prove_fastest(engine, generator, cases)
-    provenance = _provenance(version, generator) | {"engine_sha256": digest, "engine": setting}
+    provenance = _provenance(version, generator) | {"engine_sha256": file_digest(engine), "engine": setting}
     return Proved(Packed(engine, provenance), rows + check_batches(engine, generator, data), cases)
 
 

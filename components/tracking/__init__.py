@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from components.tracking.client import TrackingError, impatient
+from components.tracking.client import GENERATOR_FOLDER, TrackingError, impatient
 from components.tracking.ledger import Entry as LedgerEntry
 from components.tracking.logged import Subject, logged_model
 from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
@@ -21,6 +21,7 @@ from components.tracking.trainings import Training, trainings_of
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "GENERATOR_FOLDER",
     "PREVIOUS",
     "LedgerEntry",
     "Registry",

@@ -1,9 +1,12 @@
 """The registry of models: versions with tags, and the aliases that point at them.
 
 A model version carries a description and tags (``digest``, ``weights``, ``dataset``, ``code``, ``policy``, ``scores``,
-``decision``, ``pipeline_run``, ``bento``, ``verified``, ``promoted_at``), and three aliases point at versions:
-``challenger``, ``champion`` and ``previous``. Who is champion is decided in the ledger; the last two aliases follow it,
-and a call that dies half-way is completed by the next.
+``decision``, ``files``, ``pipeline_run``, ``bento``, ``verified``, ``promoted_at``), and three aliases point at
+versions: ``challenger``, ``champion`` and ``previous``. Who is champion is decided in the ledger; the last two aliases
+follow it, and a call that dies half-way is completed by the next. An alias that somebody moves by hand decides nothing.
+
+Whoever can write to MLflow can replace the files of a run. ``files`` holds the digests of those that a version is made
+of, and nothing is taken from MLflow for it that has another.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from components.config import Settings
 from components.inpainting.scores import Decision
+from components.manifest import file_digest
 from components.tracking.client import GENERATOR_FOLDER, connect, web_pages
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 from components.tracking.logged import link_version
@@ -46,6 +50,29 @@ class Version:
         scores: dict[str, float] = json.loads(self.tags.get("scores", "{}"))
         return scores
 
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of the files that the version is made of, by their paths in its run."""
+        files: dict[str, str] = json.loads(self.tags.get("files", "{}"))
+        return files
+
+    @property
+    def decision(self) -> Decision:
+        """What the gate said of it; of a version that somebody registered by hand, that it was not admitted."""
+        said = self.tags.get("decision", "")
+        return Decision.model_validate_json(said) if said else Decision(admitted=False, rules=[])
+
+    @property
+    def problem(self) -> str:
+        """What speaks against serving it, as in "was never packaged"; ``""`` for nothing."""
+        problems = {
+            "was not admitted by the gate": not self.decision.admitted,
+            "was never packaged": not self.tags.get("bento"),
+            "was not verified since it was packaged": not self.tags.get("verified"),
+            "did not repair alike when it was served": self.tags.get("verified") == "false",
+        }
+        return next((sentence for sentence, holds in problems.items() if holds), "")
+
 
 class Registry:
     """The versions of one registered model."""
@@ -70,7 +97,7 @@ class Registry:
         insist(self._client.update_model_version, self.name, version.number, description)
         if logged_model:
             link_version(self._client, logged_model, self.name, version.number)
-        if self._champion(self._ledger.history()) != version.number:
+        if _latest(self._ledger.history()) != version.number:
             insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
         return self.get(version.number)
 
@@ -116,10 +143,22 @@ class Registry:
         for key, value in tags.items():
             insist(self._client.set_model_version_tag, self.name, number, key, value)
 
+    def record(self, number: str, files: Mapping[str, Path]) -> None:
+        """Note the digests of files that a version is made of, by their paths in its run, for ``download``."""
+        found = {path: file_digest(file) for path, file in files.items()}
+        self.tag(number, {"files": json.dumps(self.get(number).files | found)})
+
     def champion(self) -> Version | None:
         """The champion as the ledger has it, ``None`` before the first."""
-        number = self._champion(self._ledger.history())
+        number = _latest(self._ledger.history())
         return self.get(number) if number else None
+
+    def servable_champion(self) -> Version | None:
+        """The champion, to serve it. Raises ``RegistryError`` where it may not be, since it is being packaged anew."""
+        champion = self.champion()
+        if champion and champion.problem:
+            raise RegistryError(f"version {champion.number} of {self.name!r}, the champion, {champion.problem}")
+        return champion
 
     def history(self) -> list[Entry]:
         """Every change of the champion, oldest first."""
@@ -129,87 +168,100 @@ class Registry:
         """Make a version champion, and ``previous`` the one it replaces.
 
         ``expected_champion`` is the version number the decision was made against, ``""`` for none;
-        raises ``RegistryError`` when another one is champion by now. Promoting the champion changes nothing.
+        raises ``RegistryError`` when another one is champion by now, and for a version that the gate did not admit,
+        or that was not packaged and verified. Promoting the champion changes nothing.
         """
-        promoted, current = self.get(number), self._champion(self._ledger.history())
-        if current != number:
+        promoted = self.get(number)
+        if _latest(self._ledger.history()) != number:
             self._change(promoted, "promote", expected_champion, why)
-        self._settle()
+        self.settle()
         return promoted
 
-    def admitted_challenger(self, number: str = "") -> tuple[Version, Decision]:
-        """The version to promote by hand, the one named, else the challenger, and the gate's decision on it.
+    def challenger(self, number: str = "") -> Version:
+        """The version to promote by hand: the one named, else the challenger.
 
-        Raises ``RegistryError`` saying what speaks against it, if the gate or the verify step do.
+        Raises ``RegistryError`` where there is none, and saying what speaks against it.
         """
         version = self.get(number) if number else self.aliased(CHALLENGER)
         if version is None:
             raise RegistryError(f"model {self.name!r} has no challenger to promote; see 'kintsugi models'")
-        said = version.tags.get("decision", "")
-        decision = Decision.model_validate_json(said) if said else Decision(admitted=False, rules=[])
-        problems = {
-            "was not admitted by the gate": not decision.admitted,
-            "was never packaged": not version.tags.get("bento"),
-            "was never verified": not version.tags.get("verified"),
-            "did not repair alike when it was served": version.tags.get("verified") == "false",
-        }
-        for sentence, holds in problems.items():
-            if holds:
-                raise RegistryError(f"version {version.number} of {self.name!r} {sentence}, so it is not promoted")
-        return version, decision
+        self._require_servable(version)
+        return version
 
     def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
-        """Make a former champion champion again. Raises ``RegistryError`` for one that never was."""
-        former = {version for entry in self._ledger.history() for version in (entry.version, entry.replaced)}
-        if number not in former:
+        """Make a former champion champion again. Raises ``RegistryError`` for others, and as ``promote``."""
+        if number not in {entry.version for entry in self._ledger.history()}:
             raise RegistryError(
                 f"version {number} of {self.name!r} was never champion, so there is no going back to it"
             )
         target = self.get(number)
         self._change(target, "rollback", expected_champion, why)
-        self._settle()
+        self.settle()
         return target
 
-    def _champion(self, history: list[Entry]) -> str:
-        """The champion's number; before there was a ledger the alias said who that is."""
-        return history[-1].version if history else self.aliases().get(CHAMPION, "")
-
     def _change(self, version: Version, action: Literal["promote", "rollback"], replaced: str, why: str) -> None:
-        """Write an entry of the ledger. Raises ``RegistryError`` where somebody else was faster."""
+        """Write an entry of the ledger. Raises ``RegistryError`` where somebody was faster, and as ``challenger``."""
+        self._require_servable(version)
         entry = Entry(action=action, version=version.number, replaced=replaced, why=why, run=version.run_id)
-        current = self._champion(self._ledger.history())
+        current = _latest(self._ledger.history())
         if current == entry.replaced and self._ledger.append(entry, self._source(version.run_id), version.run_id):
             return
-        self._settle()
-        current = self._champion(self._ledger.history())
+        self.settle()
+        current = _latest(self._ledger.history())
         raise RegistryError(
             f"version {entry.version} was compared with {_named(entry.replaced)}, but by now {_named(current)} "
             "is champion; run the pipeline again to compare with that one"
         )
 
-    def _settle(self) -> None:
-        """Bring aliases and tags in line with the ledger, also where somebody died before he had done so."""
-        settled = None
+    def _require_servable(self, version: Version) -> None:
+        if version.problem:
+            raise RegistryError(
+                f"version {version.number} of {self.name!r} {version.problem}, so it does not become champion"
+            )
+
+    def settle(self) -> bool:
+        """Bring aliases and tags in line with the ledger; whether they were not.
+
+        That is so where somebody died between a change and its end, or moved an alias by hand.
+        """
+        settled, changed = None, False
         while (history := self._ledger.history()) and history[-1] != settled:
             settled = history[-1]
-            self._project(settled)
+            changed |= self._project(settled)
+        return changed
 
-    def _project(self, latest: Entry) -> None:
+    def _project(self, latest: Entry) -> bool:
         told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
-        self.tag(latest.version, told)
+        known, aliases = self.get(latest.version).tags, self.aliases()
+        missing = {name: value for name, value in told.items() if known.get(name) != value}
+        self.tag(latest.version, missing)
         wanted = {CHAMPION: latest.version} | ({PREVIOUS: latest.replaced} if latest.replaced else {})
-        for alias, number in wanted.items():
+        moved = {alias: number for alias, number in wanted.items() if aliases.get(alias) != number}
+        for alias, number in moved.items():
             insist(self._client.set_registered_model_alias, self.name, alias, number)
-        if self.aliases().get(CHALLENGER) == latest.version:
+        done = aliases.get(CHALLENGER) == latest.version
+        if done:
             insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
+        return bool(missing or moved or done)
 
     def download(self, version: Version, path: str = GENERATOR_FOLDER, into: Path | None = None) -> Path:
-        """A local copy of an artifact of the version's run, in the folder ``into``; else the caller only reads it."""
+        """A local copy of an artifact of the version's run, in the folder ``into``; else the caller only reads it.
+
+        Raises ``RegistryError`` where it is lost, and where a file is not the one that ``record`` took note of. What
+        else lies in a folder is not looked at.
+        """
         uri, where = f"{self._artifacts(version.run_id)}/{path}", str(into) if into else None
+        named = f"version {version.number} of {self.name!r}"
         try:
-            return Path(download_artifacts(artifact_uri=uri, tracking_uri=self._client.tracking_uri, dst_path=where))
+            found = Path(download_artifacts(artifact_uri=uri, tracking_uri=self._client.tracking_uri, dst_path=where))
         except (MlflowException, OSError) as error:
-            raise RegistryError(f"version {version.number} of {self.name!r} has lost its {path}: {error}") from None
+            raise RegistryError(f"{named} has lost its {path} ({error}); restore it, or roll back") from None
+        expected = {name: digest for name, digest in version.files.items() if f"{name}/".startswith(f"{path}/")}
+        if not expected:
+            raise RegistryError(f"{named} has no digest of its {path}; run the pipeline again")
+        for name, digest in expected.items():
+            _require_digest(found / Path(name).relative_to(path), digest, f"{named} is refused: its {name}")
+        return found
 
     def _equals(self, run_id: str, digest: str) -> list[Version]:
         """The versions of one model, oldest first: whoever registers it at the same moment as others sees the same one.
@@ -242,6 +294,19 @@ class Registry:
 
 def _version(version: ModelVersion) -> Version:
     return Version(version.name, str(version.version), version.run_id or "", dict(version.tags))
+
+
+def _require_digest(path: Path, digest: str, named: str) -> None:
+    if (found := file_digest(path) if path.is_file() else "none") != digest:
+        raise RegistryError(
+            f"{named} has the digest {found[:12]}, the registry says {digest[:12]}; it was changed since; run the "
+            "pipeline again, or roll back"
+        )
+
+
+def _latest(history: list[Entry]) -> str:
+    """The champion's number; ``""`` before the first."""
+    return history[-1].version if history else ""
 
 
 def _named(number: str) -> str:

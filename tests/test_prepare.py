@@ -327,7 +327,9 @@ def test_a_shard_of_which_nothing_can_be_used_has_a_page(tmp_path: Path) -> None
     assert "0 of 1 files" in page and "broken.png" in page and "<img" not in page
 
 
-def test_missing_classes_are_named(many: Path, tmp_path: Path) -> None:
+def test_missing_classes_are_named(many: Path, picture_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no class 'dog'; it has none at all, so data_classes must be auto"):
+        prepared(tmp_path, source=str(picture_folder), classes="dog")
     with pytest.raises(ConfigError, match="data_classes: the source has no class 'dgo'; did you mean 'dog'"):
         prepared(tmp_path, source=str(many), classes="cat,dgo")
     data = prepared(tmp_path, source=str(many), classes="cat")

@@ -126,7 +126,9 @@ def _survey(source: Source, shard: str) -> tuple[int, str]:
         )
     for name in source.classes:
         if name not in seen:
-            raise ConfigError(f"data_classes: the source has no class {name!r}{suggestion(name, sorted(seen - {''}))}")
+            known = sorted(seen - {""})
+            advice = suggestion(name, known) if known else "; it has none at all, so data_classes must be auto"
+            raise ConfigError(f"data_classes: the source has no class {name!r}{advice}")
     return total, digest.hexdigest()
 
 

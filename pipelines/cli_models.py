@@ -171,7 +171,7 @@ def _endpoint(url: str | None, api_key: str | None, model_name: str) -> Iterator
 @verbs.command()
 def models(model_name: ModelName = "kintsugi") -> None:
     """List the registered versions with their scores and aliases, and who was champion when."""
-    from components.tracking import Registry
+    from components.tracking import CHAMPION, Registry
     from pipelines.listing import history_table, version_table
 
     registry = Registry(Settings(), model_name)
@@ -180,8 +180,14 @@ def models(model_name: ModelName = "kintsugi") -> None:
             f"no version of {model_name!r} is registered in {Settings().mlflow_uri}; run 'make run' first"
         )
     console.print(version_table(registry))
-    if history := registry.history():
+    history, alias = registry.history(), registry.aliases().get(CHAMPION, "none")
+    if history:
         console.print(history_table(history))
+        if alias != history[-1].version:
+            console.print(
+                f"MLflow's alias champion points at {alias}, but the champion is version {history[-1].version}: a change "
+                "was interrupted, or somebody moved the alias. 'kintsugi promote' puts it right, and promotes nothing"
+            )
 
 
 @verbs.command()

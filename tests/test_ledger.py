@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 
@@ -26,6 +29,7 @@ from tests.conftest import Kintsugi
 from tests.registered import SERVABLE
 
 PROCESSES = 16
+STORES = ["sqlite", "postgres", "server"]
 
 
 @pytest.fixture
@@ -51,6 +55,40 @@ def postgres() -> Iterator[str]:
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:
             call("pg_ctl", "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def server(postgres: str, tmp_path: Path) -> Iterator[str]:
+    """MLflow's server with two processes in front of PostgreSQL, as an installation has it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres, "--port", url.split(":")[-1],
+               "--workers", "2", "--artifacts-destination", str(tmp_path / "artifacts")]  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _healthy(url):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.5)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of an empty store: a sqlite file, a PostgreSQL database, or a server in front of one."""
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts beside a database server
+    uri = "" if request.param == "sqlite" else request.getfixturevalue(request.param)
+    return Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
 
 
 @pytest.fixture
@@ -128,17 +166,12 @@ for _ in range(processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["sqlite", "postgres"])
-def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(
-    store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # where MLflow keeps artifacts beside a database server
-    uri = request.getfixturevalue("postgres") if store == "postgres" else ""
-    settings = Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
-    registry = registered(settings)
+@pytest.mark.parametrize("store", STORES, indirect=True)
+def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(store: Settings) -> None:
+    registry = registered(store)
     for number in range(PROCESSES - 2):
         registry.register(registry.get("1").run_id, {"digest": str(number)} | SERVABLE)
-    command = [sys.executable, "-c", PROMOTE, str(settings.home), str(PROCESSES), uri]
+    command = [sys.executable, "-c", PROMOTE, str(store.home), str(PROCESSES), store.tracking_uri]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
@@ -175,16 +208,11 @@ for _ in range(processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["sqlite", "postgres"])
-def test_pods_of_one_step_that_register_at_once_make_one_version(
-    store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    uri = request.getfixturevalue("postgres") if store == "postgres" else ""
-    settings = Settings(home=tmp_path / "state", MLFLOW_TRACKING_URI=uri)
-    registry = registered(settings)
+@pytest.mark.parametrize("store", STORES, indirect=True)
+def test_pods_of_one_step_that_register_at_once_make_one_version(store: Settings) -> None:
+    registry = registered(store)
     run_id = registry.get("1").run_id
-    command = [sys.executable, "-c", REGISTER, str(settings.home), str(PROCESSES // 2), uri, run_id]
+    command = [sys.executable, "-c", REGISTER, str(store.home), str(PROCESSES // 2), store.tracking_uri, run_id]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = done.stdout.split()
@@ -348,6 +376,24 @@ def test_going_back_asks_first_and_records_why(registry: Registry, settings: Set
     latest = registry.history()[-1]
     assert (latest.action, latest.version, latest.replaced) == ("rollback", "1", "2")
     assert latest.why == "faces were blurred"
+
+
+def test_a_moved_alias_is_reported_and_put_right_before_anything_else(
+    registry: Registry, settings: Settings, kintsugi: Kintsugi
+) -> None:
+    """As after a rollback that was interrupted: repeated, it would go back to the version that was bad."""
+    registry.promote("2", "1")
+    listed = kintsugi("models", "--model-name", "mender", home=settings.home)
+    assert "MLflow's alias" not in listed.stdout
+    MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, "1")
+    listed = kintsugi("models", "--model-name", "mender", home=settings.home)
+    assert "MLflow's alias champion points at 1, but the champion is version 2" in listed.stdout
+    back = ("rollback", "--yes", "--model-name", "mender")
+    done = kintsugi(*back, home=settings.home)
+    assert done.returncode == 2 and "now they do: version 2 is champion" in done.stderr
+    assert (registry.aliases()[CHAMPION], len(registry.history())) == ("2", 2)
+    assert kintsugi(*back, home=settings.home).returncode == 0
+    assert registry.aliases()[CHAMPION] == "1"
 
 
 def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:

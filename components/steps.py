@@ -131,13 +131,12 @@ def verify(config: str, bento: Input[Artifact], report: Output[HTML]) -> bool:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(config: str, version: str, decision: Input[Artifact], report: Output[HTML]) -> str:
+def promote(config: str, version: str, report: Output[HTML]) -> str:
     """Make the verified version champion, unless the gate leaves that to a person."""
     from pathlib import Path
     from components import config as c, promote
 
-    paths = (Path(artifact.path) for artifact in (decision, report))
-    return promote.promote(c.ServeConfig.model_validate_json(config), version, *paths, c.Settings())
+    return promote.promote(c.ServeConfig.model_validate_json(config), version, Path(report.path), c.Settings())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

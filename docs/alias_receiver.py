@@ -5,7 +5,8 @@
 An example to build on, standard library alone; ``docs/operations.md`` says how MLflow is told of it. What is not signed
 with the secret, or was signed more than five minutes ago, is answered 401. MLflow sends again what was not answered,
 and Kintsugi's registry sets the alias again where a step is retried; so what was acted on last is kept, per model
-and alias, and the same news twice is acted on once. Put HTTPS in front of it.
+and alias, the same news twice is acted on once, and news that were overtaken are not. An alias that somebody moved by
+hand is news to MLflow and nothing to Kintsugi: ask ``kintsugi models`` who is champion. Put HTTPS in front of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hmac
 import json
 import os
 import time
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -38,15 +40,17 @@ def genuine(secret: str, delivery: str, timestamp: str, body: bytes, signature: 
 
 
 def is_news(state: Path, body: bytes) -> bool:
-    """Whether the alias points elsewhere than when it was told last, which ``state`` remembers."""
-    data = json.loads(body)["data"]
+    """Whether the alias points elsewhere than by the newest news so far, which ``state`` remembers."""
+    news = json.loads(body)
+    data, at = news["data"], datetime.fromisoformat(news["timestamp"])
     alias, version = f"{data['name']}@{data['alias']}", str(data["version"])
     known = json.loads(state.read_text()) if state.exists() else {}
-    if known.get(alias) == version:
+    last = known.get(alias, {"version": "", "at": at.isoformat()})
+    if last["version"] == version or at < datetime.fromisoformat(last["at"]):  # told again, or late
         return False
     print(f"{alias} is version {version} now", flush=True)  # act here
     draft = state.with_name(f"{state.name}.part")
-    draft.write_text(json.dumps(known | {alias: version}))
+    draft.write_text(json.dumps(known | {alias: {"version": version, "at": at.isoformat()}}))
     draft.replace(state)
     return True
 

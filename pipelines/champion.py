@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from components.bentos import import_bento, run_server
 from components.client import InpaintClient
-from components.config import Settings
+from components.config import ServeConfig, Settings
 from components.manifest import file_digest
+from pipelines.follow import Follower, models_folder
 
 if TYPE_CHECKING:
     from components.tracking import Registry, Version
@@ -43,18 +44,19 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     Raises ``NoChampionError`` when no model was promoted yet, and when a file here is not the one that was packaged;
     ``RegistryError`` where the champion may not be served, and when MLflow has other files than were packaged.
     """
-    from components.tracking import Registry
+    from components.tracking import Registry, bento_folder
 
     registry = Registry(settings, model_name)
     version = registry.servable_champion()
     if version is None:
         raise NoChampionError(f"no model was promoted yet as {model_name!r} in {settings.state}; run 'make run' first")
-    tag = version.tags["bento"]
-    name, _, bento_version = tag.partition(":")
-    champion = ChampionBento(tag, version.number, settings.bento_home / "bentos" / name / bento_version)
+    name, _, bento_version = version.bento.partition(":")
+    champion = ChampionBento(version.bento, version.number, settings.bento_home / "bentos" / name / bento_version)
     if not (champion.model / "provenance.json").exists():
         _import(registry, version, champion, settings)
-    if file_digest(champion.model / "generator.onnx") != version.files.get("bento/generator.onnx"):
+    if file_digest(champion.model / "generator.onnx") != version.files.get(
+        f"{bento_folder(version.bento)}/generator.onnx"
+    ):
         shutil.rmtree(champion.folder)
         raise NoChampionError(
             f"the model in {champion.folder} is not the one that was packaged as version {version.number}, so it was "
@@ -65,10 +67,16 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
 
 @contextmanager
 def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[InpaintClient, str]]:
-    """A client of the champion, served on this machine for nobody else as long as this lasts, and its version."""
-    champion, key = fetch_champion(settings, model_name), secrets.token_urlsafe()
+    """A client of the champion, served on this machine for nobody else as long as this lasts, and its version.
+
+    Beside it serves whoever is champion of the blind model by now, not who was when the Bento was made.
+    """
+    champion, config = fetch_champion(settings, model_name), ServeConfig(model_name=model_name)
+    key, models = secrets.token_urlsafe(), models_folder(settings, config)
+    Follower(settings, config, models, lambda line: None).look()
+    environment = {"KINTSUGI_API_KEYS": key, "KINTSUGI_MODELS": str(models)}
     with (
-        run_server(champion.tag, settings.bento_home, {"KINTSUGI_API_KEYS": key}) as server,
+        run_server(champion.tag, settings.bento_home, environment) as server,
         InpaintClient(server.url, key, timeout=600) as client,
     ):
         yield client, champion.version
@@ -76,5 +84,7 @@ def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[Inpai
 
 def _import(registry: Registry, version: Version, champion: ChampionBento, settings: Settings) -> None:
     """Download the Bento and unpack it."""
+    from components.tracking import bento_folder
+
     shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
-    import_bento(registry.download(version, "bento/kintsugi.bento"), settings.bento_home)
+    import_bento(registry.download(version, f"{bento_folder(version.bento)}/kintsugi.bento"), settings.bento_home)

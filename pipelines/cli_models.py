@@ -19,7 +19,7 @@ from components.config import ConfigError, PipelineConfig, ServeConfig, Settings
 
 if TYPE_CHECKING:
     from components.client import InpaintClient
-    from components.tracking import Registry
+    from components.tracking import HistoryError, Registry
 
 verbs = typer.Typer()
 console = Console(markup=False, soft_wrap=True)
@@ -171,8 +171,8 @@ def _endpoint(url: str | None, api_key: str | None, model_name: str) -> Iterator
 @verbs.command()
 def models(model_name: ModelName = "kintsugi") -> None:
     """List the registered versions with their scores and aliases, and who was champion when."""
-    from components.tracking import CHAMPION, Registry
-    from pipelines.listing import history_table, version_table
+    from components.tracking import Registry
+    from pipelines.listing import champion_trouble, history_table, version_table
 
     registry = Registry(Settings(), model_name)
     if not registry.versions():
@@ -180,14 +180,10 @@ def models(model_name: ModelName = "kintsugi") -> None:
             f"no version of {model_name!r} is registered in {Settings().mlflow_uri}; run 'make run' first"
         )
     console.print(version_table(registry))
-    history, alias = registry.history(), registry.aliases().get(CHAMPION, "none")
-    if history:
+    if history := registry.history():
         console.print(history_table(history))
-        if alias != history[-1].version:
-            console.print(
-                f"MLflow's alias champion points at {alias}, but the champion is version {history[-1].version}: a change "
-                "was interrupted, or somebody moved the alias. 'kintsugi promote' puts it right, and promotes nothing"
-            )
+    if trouble := champion_trouble(registry):
+        console.print(trouble)
 
 
 @verbs.command()
@@ -208,7 +204,7 @@ def promote(
     if not yes:
         instead = f" in place of version {current.number}" if current else ""
         typer.confirm(f"Make version {chosen.number} of {model_name} champion{instead}?", abort=True)
-    registry.promote(chosen.number, chosen.decision.champion, why or "promoted by hand: every rule held")
+    registry.promote(chosen.number, f"by hand: {why or chosen.decision.verdict}")
     console.print(f"version {chosen.number} is champion; a running 'kintsugi serve' takes it")
 
 
@@ -220,10 +216,14 @@ def rollback(
     model_name: ModelName = "kintsugi",
 ) -> None:
     """Make an earlier champion champion again; doing it twice undoes it."""
-    from components.tracking import Registry
+    from components.tracking import HistoryError, Registry
 
     registry = Registry(Settings(), model_name)
-    _complete(registry)
+    try:
+        _complete(registry)
+    except HistoryError as damaged:
+        _restore(registry, version, yes, why, damaged)
+        return
     history = registry.history()
     wanted = version or (history[-1].replaced if history else "")
     if not wanted:
@@ -238,14 +238,24 @@ def rollback(
     console.print(f"version {wanted} is champion; a running 'kintsugi serve' takes it")
 
 
+def _restore(registry: Registry, version: str, yes: bool, why: str, damaged: HistoryError) -> None:
+    """Go on where the history of the champions was damaged: a person says who is champion."""
+    if not version:
+        raise damaged
+    registry.get(version)
+    if not yes:
+        typer.confirm(f"{damaged}. Make version {version} champion, and begin a new history?", abort=True)
+    registry.restore(version, why)
+    console.print(f"version {version} is champion; a running 'kintsugi serve' takes it")
+
+
 def _complete(registry: Registry) -> None:
     """Complete a change of the champion that was interrupted, and stop there: who repeats it may not want another."""
     if registry.settle():
-        champion = registry.champion()
-        assert champion
+        champion = registry.history()[-1].version
         raise ConfigError(
             f"MLflow's aliases did not say what the history of {registry.name!r} does, as after a change that was "
-            f"interrupted; now they do: version {champion.number} is champion. See 'kintsugi models', then try again"
+            f"interrupted; now they do: version {champion} is champion. See 'kintsugi models', then try again"
         )
 
 

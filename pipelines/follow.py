@@ -105,19 +105,20 @@ class Follower:
 
         Raises ``RegistryError`` where it may not be served, and for files with other digests than the registry's.
         """
-        from components.tracking import Registry
+        from components.tracking import Registry, bento_folder
 
         registry = Registry(self._settings, name)
         champion = registry.servable_champion()
         if champion is None:
             return ""
-        engine, provenance = (champion.files.get(f"bento/{file}", "") for file in (ENGINE, PROVENANCE))
+        folder = bento_folder(champion.bento)
+        engine, provenance = (champion.files.get(f"{folder}/{file}", "") for file in (ENGINE, PROVENANCE))
         target = self._folder / f"{name}-v{champion.number}-{engine[:12]}-{provenance[:6]}"
         if not target.is_dir():
             with tempfile.TemporaryDirectory(prefix=_INCOMING, dir=self._folder) as scratch:
                 files = Path(scratch) / "files"
                 for file in (ENGINE, PROVENANCE):
-                    registry.download(champion, f"bento/{file}", files)
+                    registry.download(champion, f"{folder}/{file}", files)
                 files.rename(target)
         return target.name
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from components.tracking import LedgerEntry, Registry
+from components.tracking import CHAMPION, LedgerEntry, Registry, RegistryError
 
 _SCORES = {"ssim": "{:.4f}", "psnr": "{:.2f}", "hole_mse": "{:.5f}"}
 
 
 def version_table(registry: Registry) -> Table:
-    """One row per version, newest first: scores, aliases, when it was promoted."""
+    """One row per version, newest first: aliases, scores, on which dataset (of its digest the first), when promoted.
+
+    Scores compare where the dataset is the same.
+    """
     table = Table(title=f"Versions of {registry.name}", title_justify="left")
-    for heading in ("version", "alias", "SSIM", "PSNR dB", "hole MSE", "steps", "promoted"):
+    for heading in ("version", "alias", "SSIM", "PSNR dB", "hole MSE", "dataset", "steps", "promoted"):
         table.add_column(
             heading, justify="right" if heading in ("SSIM", "PSNR dB", "hole MSE", "steps") else "left", no_wrap=True
         )
@@ -25,10 +28,26 @@ def version_table(registry: Registry) -> Table:
             version.number,
             ", ".join(aliases.get(version.number, [])),
             *(layout.format(scores[name]) if name in scores else "" for name, layout in _SCORES.items()),
+            version.tags.get("dataset", "")[:8],
             version.tags.get("steps", ""),
             version.tags.get("promoted_at", "")[:16].replace("T", " "),
         )  # fmt: skip
     return table
+
+
+def champion_trouble(registry: Registry) -> str:
+    """What a person should know of the champion, in a sentence; ``""`` for nothing."""
+    try:
+        champion = registry.servable_champion()
+    except RegistryError as error:
+        return str(error)
+    alias = registry.aliases().get(CHAMPION, "none")
+    if champion is None or alias == champion.number:
+        return ""
+    return (
+        f"MLflow's alias champion points at {alias}, but the champion is version {champion.number}: a change was "
+        "interrupted, or somebody moved the alias. 'kintsugi promote' puts it right, and promotes nothing"
+    )
 
 
 def history_table(history: list[LedgerEntry]) -> Table:

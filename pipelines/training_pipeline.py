@@ -29,7 +29,7 @@ def release(config, dataset, model, evaluation, decision, volume):
     packaged = furnish(steps.package(config=config, version=version, dataset=dataset), volume)
     verified = furnish(steps.verify(config=config, bento=packaged.outputs["bento"]), volume)
     with dsl.If(verified.outputs["Output"] == True, name="verified"):  # noqa: E712
-        promoted = furnish(steps.promote(config=config, version=version, decision=decision), volume)
+        promoted = furnish(steps.promote(config=config, version=version), volume)
     for task in (registered, packaged, verified, promoted):
         task.set_caching_options(enable_caching=False)  # they see what no cache key sees
 

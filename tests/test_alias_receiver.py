@@ -11,7 +11,14 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 
 RECEIVER = runpy.run_path(str(Path(__file__).parent.parent / "docs" / "alias_receiver.py"))
 genuine, is_news = RECEIVER["genuine"], RECEIVER["is_news"]
-BODY = json.dumps({"data": {"name": "mender", "alias": "champion", "version": "2"}})
+
+
+def news(version: int, minute: int = 0) -> str:
+    data = {"name": "mender", "alias": "champion", "version": str(version)}
+    return json.dumps({"timestamp": f"2026-11-27T10:{minute:02}:00.000001+00:00", "data": data})
+
+
+BODY = news(2)
 
 
 def test_only_what_mlflow_signed_lately_is_genuine() -> None:
@@ -28,5 +35,7 @@ def test_only_what_mlflow_signed_lately_is_genuine() -> None:
 def test_the_same_news_counts_once(tmp_path: Path) -> None:
     state = tmp_path / "alias.json"
     assert [is_news(state, BODY.encode()) for _ in range(2)] == [True, False]
-    assert is_news(state, BODY.replace("2", "3").encode())
-    assert is_news(state, BODY.encode())
+    assert is_news(state, news(3, minute=1).encode())
+    assert is_news(state, news(2, minute=2).encode())
+    assert not is_news(state, news(3, minute=1).encode())  # sent again, after it was overtaken
+    assert is_news(state, news(3, minute=3).encode())

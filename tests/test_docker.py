@@ -114,7 +114,7 @@ def test_the_whole_pipeline_runs_in_containers(run: Path, folder: Path) -> None:
     assert read_manifest(run / "package" / "bento", "bento").facts["tag"].startswith("kintsugi:")
     champion = Registry(Settings(home=folder / "state"), "kintsugi").aliased(CHAMPION)
     assert champion is not None
-    assert champion.tags["verified"] == "true"
+    assert champion.bento == champion.tags["bento"]
 
 
 @pytest.fixture

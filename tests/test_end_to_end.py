@@ -247,8 +247,9 @@ def test_a_running_server_takes_the_next_champion(
     registry = Registry(settings, "kintsugi")
     champion = registry.champion()
     assert champion is not None
-    second = registry.register(champion.run_id, champion.tags | {"digest": "e" * 64})
-    registry.promote(second.number, champion.number)
+    decision = champion.decision.model_copy(update={"champion": champion.number}).model_dump_json()
+    second = registry.register(champion.run_id, champion.tags | {"digest": "e" * 64, "decision": decision})
+    registry.promote(second.number)
     files = {name: path.read_bytes() for name, path in zip(("image", "mask"), pair, strict=True)}
     deadline = time.monotonic() + 120
     while httpx.get(f"{url}/model").json()["served_since"] == before:

@@ -43,7 +43,7 @@ from components.inpainting.scores import (
 from components.manifest import Manifest, read_manifest
 from components.register import register
 from components.tracking import CHALLENGER, Registry, RegistryError, start_run
-from tests.registered import SERVABLE
+from tests.registered import servable
 from tests.training import run_of, train_model
 
 
@@ -64,9 +64,9 @@ def untrained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged
         config = PipelineConfig.from_flat({"train_steps": steps, "train_batch_size": 4, **parameters})
         train_model(config, dataset, folder, settings, name)
     registry = Registry(settings, serve.model_name)
-    champion = registry.register(run_of(folder / "model", settings), {"digest": "c" * 64} | SERVABLE)
+    champion = registry.register(run_of(folder / "model", settings), {"digest": "c" * 64} | servable())
     registry.record(champion.number, {f"generator/{name}": folder / "model" / name for name in (CONFIG, WEIGHTS)})
-    registry.promote(champion.number, "")
+    registry.promote(champion.number)
     evaluate(serve, dataset, folder / "model", folder / "evaluation", folder / "report.html", settings)
     gate(PipelineConfig().gate, folder / "evaluation", folder / "decision", folder / "verdict.html", settings)
     scores = Evaluation.model_validate_json((folder / "evaluation" / "scores.json").read_bytes())

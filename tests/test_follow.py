@@ -21,7 +21,7 @@ from components.manifest import Manifest
 from components.tracking import Registry, open_run, start_run
 from pipelines.follow import CURRENT, Follower, read_current
 from tests.conftest import Kintsugi
-from tests.registered import SERVABLE
+from tests.registered import servable
 
 CONFIG = ServeConfig(model_name="mender")
 
@@ -38,12 +38,13 @@ def promote(settings: Settings, name: str, content: bytes) -> str:
     logged = open_run(settings, run.id)
     packaged = [files / "generator.onnx", files / "provenance.json"]
     for file in packaged:
-        logged.log_file(file, "bento")
+        logged.log_file(file, "bento/1")
     registry = Registry(settings, name)
-    version = registry.register(run.id, {"digest": hashlib.sha256(content).hexdigest()} | SERVABLE)
-    registry.record(version.number, {f"bento/{file.name}": file for file in packaged})
     champion = registry.champion()
-    registry.promote(version.number, champion.number if champion else "")
+    tags = servable(champion.number if champion else "")
+    version = registry.register(run.id, {"digest": hashlib.sha256(content).hexdigest()} | tags)
+    registry.record(version.number, {f"bento/1/{file.name}": file for file in packaged})
+    registry.promote(version.number)
     return run.id
 
 
@@ -101,7 +102,7 @@ def test_a_blind_model_comes_along_where_it_has_a_champion(
     assert read_current(folder)["blind"] == ""
 
 
-@pytest.mark.parametrize("file", ["bento/generator.onnx", "bento/provenance.json"])
+@pytest.mark.parametrize("file", ["bento/1/generator.onnx", "bento/1/provenance.json"])
 def test_a_tampered_model_is_refused_and_the_one_before_stays(
     file: str, settings: Settings, follower: Follower, folder: Path, said: list[str]
 ) -> None:
@@ -126,7 +127,7 @@ def test_a_refused_blind_model_does_not_hold_up_the_other(settings: Settings, fo
     assert read_current(folder)["blind"] == ""
 
 
-def test_a_champion_that_is_packaged_anew_is_taken_once_it_is_verified(
+def test_a_champion_is_taken_once_it_is_verified(
     settings: Settings, follower: Follower, folder: Path, said: list[str]
 ) -> None:
     promote(settings, "mender", b"first")
@@ -134,7 +135,7 @@ def test_a_champion_that_is_packaged_anew_is_taken_once_it_is_verified(
     assert not follower.look()
     assert "version 1 of 'mender', the champion, was not verified since it was packaged" in said[-1]
     assert read_current(folder)["model"] == ""
-    Registry(settings, "mender").tag("1", {"verified": "true"})
+    Registry(settings, "mender").verified("1", "kintsugi:1", alike=True)
     assert follower.look()
     assert served(folder) == b"first"
 

@@ -23,12 +23,22 @@ from components.config import RunConfig, ServeConfig, Settings, TrainConfig
 from components.inpainting.scores import Decision
 from components.manifest import Manifest
 from components.promote import promote
-from components.tracking import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, start_run
+from components.tracking import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    HistoryError,
+    Registry,
+    RegistryError,
+    Version,
+    start_run,
+)
 from pipelines.listing import history_table, version_table
 from tests.conftest import Kintsugi
-from tests.registered import SERVABLE
+from tests.registered import pack, servable
 
 PROCESSES = 16
+DATASET = Manifest(kind="dataset", digest="d" * 64, code_version="", facts={"source": "sample"})
 STORES = ["sqlite", "postgres", "server"]
 
 
@@ -98,19 +108,17 @@ def registry(settings: Settings) -> Registry:
 
 def registered(settings: Settings) -> Registry:
     """A registered model of three versions, the first of them champion."""
-    manifest = Manifest(kind="dataset", digest="d" * 64, code_version="", facts={"source": "sample"})
-    with start_run(settings, RunConfig(), TrainConfig(), manifest) as run:
+    with start_run(settings, RunConfig(), TrainConfig(), DATASET) as run:
         pass
     registry = Registry(settings, "mender")
     for digest in "abc":
-        registry.register(run.id, {"digest": digest} | SERVABLE)
-    registry.promote("1", "")
+        registry.register(run.id, {"digest": digest} | servable("" if digest == "a" else "1"))
+    pack(settings, registry, "1", "2", "3")
+    registry.promote("1")
     return registry
 
 
-REFUSED, ADMITTED = (
-    Decision(admitted=admitted, rules=[], champion="1").model_dump_json() for admitted in (False, True)
-)
+REFUSED = Decision(admitted=False, rules=[], champion="1").model_dump_json()
 
 
 @pytest.mark.parametrize(
@@ -118,24 +126,25 @@ REFUSED, ADMITTED = (
     [
         ({"decision": ""}, "was not admitted by the gate"),
         ({"decision": REFUSED}, "was not admitted by the gate"),
-        ({"decision": ADMITTED, "bento": ""}, "was never packaged"),
-        ({"decision": ADMITTED, "verified": ""}, "was not verified since it was packaged"),
-        ({"decision": ADMITTED, "verified": "false"}, "did not repair alike when it was served"),
+        ({"bento": ""}, "was never packaged"),
+        ({"verified": ""}, "was not verified since it was packaged"),
+        ({"verified": "", "failed": "kintsugi:0"}, "was not verified since it was packaged"),
+        ({"verified": "", "failed": "kintsugi:1"}, "did not repair alike when it was served"),
     ],
 )
 def test_nothing_is_promoted_or_served_that_was_not_admitted_and_verified(
     registry: Registry, tags: dict[str, str], complaint: str
 ) -> None:
     registry.tag("3", tags)
-    for promotion in (registry.challenger, lambda: registry.promote("3", "1")):
+    for promotion in (registry.challenger, lambda: registry.promote("3")):
         with pytest.raises(RegistryError, match=f"version 3 of 'mender' {complaint}, so it does not become champion"):
             promotion()
-    registry.tag("3", SERVABLE | {"decision": ADMITTED})
+    registry.tag("3", servable("1"))
     assert {registry.challenger().number, registry.challenger("3").number} == {"3"}
-    registry.promote("3", registry.challenger().decision.champion)
+    registry.promote("3")
     served = registry.servable_champion()
     assert served and served.number == "3"
-    registry.tag("3", tags)  # as where it is packaged anew
+    registry.tag("3", tags)
     with pytest.raises(RegistryError, match=f"version 3 of 'mender', the champion, {complaint}"):
         registry.servable_champion()
 
@@ -154,7 +163,7 @@ for version in range(2, processes + 2):
         registry = Registry(settings, "mender")
         time.sleep(max(0, at - time.monotonic()))
         try:
-            registry.promote(str(version), "1")
+            registry.promote(str(version))
             said = "won"
         except RegistryError as error:
             said = str(error)
@@ -170,7 +179,7 @@ for _ in range(processes):
 def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(store: Settings) -> None:
     registry = registered(store)
     for number in range(PROCESSES - 2):
-        registry.register(registry.get("1").run_id, {"digest": str(number)} | SERVABLE)
+        registry.register(registry.get("1").run_id, {"digest": str(number)} | servable("1"))
     command = [sys.executable, "-c", PROMOTE, str(store.home), str(PROCESSES), store.tracking_uri]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -245,7 +254,8 @@ def survives(call: Callable[[], object], writes: int, monkeypatch: pytest.Monkey
         monkeypatch.setattr(MlflowClient, name, wrapped)
 
     for name in ("create_registered_model", "create_model_version", "delete_model_version", "update_model_version",
-                 "set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias"):  # fmt: skip
+                 "set_model_version_tag", "set_registered_model_alias", "delete_registered_model_alias",
+                 "set_registered_model_tag"):  # fmt: skip
         dying(name)
     try:
         call()
@@ -284,17 +294,16 @@ def test_a_champion_that_is_registered_again_stays_what_it_is(registry: Registry
 def test_the_step_refuses_where_the_champion_changed_since_the_gate_compared(
     registry: Registry, settings: Settings, tmp_path: Path
 ) -> None:
-    (tmp_path / "decision.json").write_text(ADMITTED)  # compared with version 1
     serve, report = ServeConfig(model_name="mender"), tmp_path / "report.html"
-    registry.promote("2", "1")
+    registry.promote("2")
     conflict = "version 3 was compared with version 1, but by now version 2 is champion"
     with pytest.raises(RegistryError, match=conflict):
-        promote(serve, "3", tmp_path, report, settings)
+        promote(serve, "3", report, settings)
     assert f"Not promoted: {conflict}" in report.read_text() and ledger(report)[0][1] == "2 in place of 1"
     assert registry.aliases()[CHAMPION] == "2"
     registry.rollback("1", "2", "it blurs")  # and back to the one that it was compared with
     for _ in range(2):  # as a retried step does
-        assert promote(serve, "3", tmp_path, report, settings) == "3"
+        assert promote(serve, "3", report, settings) == "3"
         page = report.read_text()
         assert "Version 3 is champion, in place of version 1." in page and "Not promoted" not in page
         rows = ledger(report)
@@ -311,9 +320,9 @@ def test_the_step_refuses_where_the_champion_changed_since_the_gate_compared(
 def test_the_step_leaves_it_to_a_person_and_says_what_command_finishes_it(
     registry: Registry, settings: Settings, tmp_path: Path
 ) -> None:
-    (tmp_path / "decision.json").write_text(Decision(admitted=True, rules=[], mode="manual").model_dump_json())
+    registry.tag("3", {"decision": Decision(admitted=True, rules=[], mode="manual").model_dump_json()})
     report = tmp_path / "report.html"
-    assert promote(ServeConfig(model_name="mender"), "3", tmp_path, report, settings) == ""
+    assert promote(ServeConfig(model_name="mender"), "3", report, settings) == ""
     page = report.read_text()
     assert "Version 3 is verified and waits to be promoted; version 1 is champion." in page
     assert "<code>kintsugi promote 3 --model-name mender</code>" in page
@@ -326,24 +335,26 @@ def ledger(report: Path) -> list[tuple[str, ...]]:
     return [tuple(re.findall(r"([^<>]*)</td>", row)) for row in rows]
 
 
-@pytest.mark.parametrize("writes", range(12))
+@pytest.mark.parametrize("writes", range(13))
 def test_a_promotion_that_dies_between_two_writes_is_completed_by_the_next_call(
     writes: int, registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    completed = survives(lambda: registry.promote("2", "1"), writes, monkeypatch)
+    completed = survives(lambda: registry.promote("2"), writes, monkeypatch)
     before = [entry.version for entry in registry.history()]
     assert before in (["1"], ["1", "2"])
     if before == ["1", "2"]:  # it is decided, so whoever comes next completes it, and whoever is late is told
         with pytest.raises(RegistryError, match="by now version 2 is champion"):
-            registry.promote("3", "1")
+            registry.promote("3")
     else:
         assert not completed
-        registry.promote("2", "1")
+        registry.promote("2")
     aliases = registry.aliases()
     assert (aliases[CHAMPION], aliases[PREVIOUS]) == ("2", "1")
     tags = registry.get("2").tags
     assert tags["replaced"] == "1" and tags["promoted_at"] and tags["promoted_by"]
-    registry.promote("2", "1")  # the retried step
+    said = MlflowClient(settings.mlflow_uri).get_registered_model("mender").tags["champion"]
+    assert said.startswith(f"version 2 in place of version 1 since {tags['promoted_at']}, promote by ")
+    registry.promote("2")  # the retried step
     assert [entry.version for entry in registry.history()] == ["1", "2"]
 
 
@@ -365,7 +376,7 @@ def test_versions_are_listed_with_their_scores_and_aliases(registry: Registry) -
 
 
 def test_going_back_asks_first_and_records_why(registry: Registry, settings: Settings, kintsugi: Kintsugi) -> None:
-    registry.promote("2", "1")
+    registry.promote("2")
     back = ("rollback", "--model-name", "mender")
     asked = kintsugi(*back, home=settings.home)  # nobody answers
     assert asked.returncode == 1
@@ -382,7 +393,7 @@ def test_a_moved_alias_is_reported_and_put_right_before_anything_else(
     registry: Registry, settings: Settings, kintsugi: Kintsugi
 ) -> None:
     """As after a rollback that was interrupted: repeated, it would go back to the version that was bad."""
-    registry.promote("2", "1")
+    registry.promote("2")
     listed = kintsugi("models", "--model-name", "mender", home=settings.home)
     assert "MLflow's alias" not in listed.stdout
     MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, "1")
@@ -396,14 +407,152 @@ def test_a_moved_alias_is_reported_and_put_right_before_anything_else(
     assert registry.aliases()[CHAMPION] == "1"
 
 
+def test_what_was_rolled_back_is_not_promoted_again_by_a_retried_step(registry: Registry) -> None:
+    registry.promote("2")
+    registry.rollback("1", "2", "it blurs")
+    with pytest.raises(
+        RegistryError, match=r"was champion already, and was replaced \(it blurs\); 'kintsugi rollback 2'"
+    ):
+        registry.promote("2")
+    registry.rollback("2", "1")
+    registry.promote("2")
+    assert [entry.version for entry in registry.history()] == ["1", "2", "1", "2"]
+
+
+def test_an_entry_that_a_late_answer_wrote_twice_counts_once(registry: Registry, settings: Settings) -> None:
+    registry.promote("2")
+    client = MlflowClient(settings.mlflow_uri)
+    written = client.get_model_version("mender.ledger", "2")
+    registry.rollback("1", "2")
+    client.create_model_version("mender.ledger", str(written.source), tags=written.tags)
+    assert [entry.version for entry in registry.history()] == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize("lost", [("1",), ("2",), ("3",), ("1", "2", "3"), ()])
+def test_a_damaged_history_promotes_nobody_until_a_person_says_who_is_champion(
+    lost: tuple[str, ...], registry: Registry, settings: Settings, kintsugi: Kintsugi, tmp_path: Path
+) -> None:
+    """Without the entry that is lost another version, or none, would be champion; ``()``: without the whole model."""
+    registry.promote("2")
+    registry.tag("3", servable("2"))
+    registry.promote("3")
+    fourth = registry.register(registry.get("1").run_id, {"digest": "d"} | servable()).number
+    client = MlflowClient(settings.mlflow_uri)
+    for number in lost:
+        client.delete_model_version("mender.ledger", number)
+    if not lost:
+        client.delete_registered_model("mender.ledger")
+    report = tmp_path / "report.html"
+    for call in (registry.champion, registry.settle, lambda: registry.promote(fourth),
+                 lambda: promote(ServeConfig(model_name="mender"), fourth, report, settings)):  # fmt: skip
+        with pytest.raises(HistoryError, match=r"entries of the history of 'mender' .* were deleted"):
+            call()
+    assert "Not promoted: entries of the history" in report.read_text()
+    back = ("rollback", "--yes", "--model-name", "mender", "--why", "somebody tidied up")
+    assert "'kintsugi rollback VERSION --model-name mender' says so" in kintsugi(*back, home=settings.home).stderr
+    never = kintsugi(*back, fourth, home=settings.home)
+    assert never.returncode == 2 and "was never champion" in never.stderr
+    done = kintsugi(*back, "2", home=settings.home)
+    assert done.returncode == 0, done.stderr
+    assert (registry.history()[-1].action, registry.history()[-1].why) == ("restore", "somebody tidied up")
+    assert registry.aliases()[CHAMPION] == "2"
+    registry.tag(fourth, servable("2"))
+    registry.promote(fourth)
+    assert registry.history()[-1].version == fourth
+    client.delete_registered_model("mender.ledger")
+    with pytest.raises(HistoryError):
+        registry.champion()
+
+
+def test_a_champion_that_somebody_deleted_is_missed_and_another_can_take_its_place(
+    registry: Registry, settings: Settings, kintsugi: Kintsugi
+) -> None:
+    registry.promote("2")
+    MlflowClient(settings.mlflow_uri).delete_model_version("mender", "2")
+    with pytest.raises(
+        RegistryError, match="version 2 of 'mender', the champion, was deleted; 'kintsugi rollback VERS"
+    ):
+        registry.champion()
+    listed = kintsugi("models", "--model-name", "mender", home=settings.home)
+    assert "version 2 of 'mender', the champion, was deleted" in listed.stdout
+    done = kintsugi("rollback", "--yes", "--model-name", "mender", home=settings.home)
+    assert done.returncode == 0, done.stderr
+    assert registry.aliases() == {CHAMPION: "1", CHALLENGER: "3"}
+    registry.promote("3")
+    assert registry.aliases() == {CHAMPION: "3", PREVIOUS: "1"}
+
+
+def test_a_version_is_not_champion_for_having_the_number_of_one(registry: Registry, settings: Settings) -> None:
+    """As where a registered model was deleted, and versions are numbered anew."""
+    MlflowClient(settings.mlflow_uri).delete_registered_model("mender")
+    assert registered_anew(settings).number == "1"
+    with pytest.raises(RegistryError, match="version 1 of 'mender', the champion, was deleted"):
+        registry.champion()
+
+
+def registered_anew(settings: Settings) -> Version:
+    with start_run(settings, RunConfig(), TrainConfig(), DATASET) as run:
+        pass
+    return Registry(settings, "mender").register(run.id, {"digest": "x"} | servable())
+
+
+def test_the_previous_champion_may_be_deleted(registry: Registry, settings: Settings) -> None:
+    registry.promote("2")
+    registry.tag("3", servable("2"))
+    registry.promote("3")
+    MlflowClient(settings.mlflow_uri).delete_model_version("mender", "2")
+    registry.settle()
+    assert registry.aliases() == {CHAMPION: "3"}
+    champion = registry.champion()
+    assert champion and champion.number == "3"
+    with pytest.raises(RegistryError, match="has no version 2; it has 3, 1"):
+        registry.rollback("2", "3")
+    registry.rollback("1", "3")
+    assert registry.aliases()[CHAMPION] == "1"
+
+
+def test_nobody_goes_back_to_what_cannot_be_served(registry: Registry, settings: Settings) -> None:
+    registry.promote("2")
+    artifacts = str(MlflowClient(settings.mlflow_uri).get_run(registry.get("1").run_id).info.artifact_uri)
+    archive = Path(artifacts.removeprefix("file://")) / "bento" / "1" / "kintsugi.bento"
+    archive.write_bytes(b"another")
+    with pytest.raises(RegistryError, match=r"version 1 of 'mender' is refused: its bento/1/kintsugi.bento"):
+        registry.rollback("1", "2")
+    archive.unlink()
+    with pytest.raises(RegistryError, match=r"version 1 of 'mender' (has lost its bento/1|is refused: its bento/1)"):
+        registry.rollback("1", "2")
+    registry.tag("1", {"verified": ""})
+    with pytest.raises(RegistryError, match="was not verified since it was packaged, so it does not become champion"):
+        registry.rollback("1", "2")
+    assert len(registry.history()) == 2
+
+
+def test_a_version_that_is_packaged_anew_is_served_as_it_was_until_that_is_verified(registry: Registry) -> None:
+    def served() -> str:
+        champion = registry.servable_champion()
+        assert champion
+        return champion.bento
+
+    registry.tag("1", {"bento": "kintsugi:2"})
+    assert served() == "kintsugi:1"
+    registry.verified("1", "kintsugi:2", alike=False)
+    assert served() == "kintsugi:1"
+    registry.verified("1", "kintsugi:2", alike=True)
+    assert served() == "kintsugi:2"
+    registry.verified("1", "kintsugi:2", alike=False)
+    with pytest.raises(RegistryError, match="the champion, did not repair alike when it was served"):
+        registry.servable_champion()
+
+
 def test_entries_of_others_and_removed_versions_do_not_confuse(registry: Registry, settings: Settings) -> None:
     client = MlflowClient(settings.mlflow_uri)
     source = str(client.get_model_version("mender", "1").source)
     client.create_model_version("mender.ledger", source, tags={"note": "made by hand"})
-    registry.promote("2", "1")
+    registry.promote("2")
     assert [entry.version for entry in registry.history()] == ["1", "2"]
     client.delete_model_version("mender", "1")
     with pytest.raises(RegistryError, match="has no version 1"):
         registry.rollback("1", "2")
-    registry.promote("3", "2")
+    registry.tag("3", servable("2"))
+    registry.promote("3")
     assert registry.aliases()[PREVIOUS] == "2"

@@ -31,7 +31,7 @@ from components.tracking import (
     start_run,
     sync,
 )
-from tests.registered import SERVABLE
+from tests.registered import servable
 
 Weather = Callable[[str], str]  # of a request's path: "clear", "refused", "lost" or "slow"
 SECONDS_OF_PATIENCE = 1  # of the client, for one answer
@@ -290,12 +290,12 @@ def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
     about = Subject.of(model_id, "sample", "d" * 64)
     open_run(remote, run.id, run.uid).log_metrics({"test/ssim": 0.9}, 30, about)
     registry = Registry(remote, "mender")
-    version, again = (registry.register(run.id, {"digest": "m" * 64} | SERVABLE, "why", model_id) for _ in range(2))
+    version, again = (registry.register(run.id, {"digest": "m" * 64} | servable(), "why", model_id) for _ in range(2))
     assert again == version
     found = MlflowClient(remote.mlflow_uri).get_logged_model(model_id)
     assert json.loads(found.tags["mlflow.modelVersions"]) == [{"name": "mender", "version": version.number}]
     assert [(metric.key, metric.value) for metric in found.metrics or []] == [("test/ssim", 0.9)]
     (tmp_path / "config.json").write_text("{}")
     registry.record(version.number, {"generator/config.json": tmp_path / "config.json"})
-    registry.promote(version.number, "")
+    registry.promote(version.number)
     assert (registry.download(registry.get(version.number)) / "config.json").read_text() == "{}"

@@ -31,7 +31,7 @@ from components.tracking import (
     sync,
 )
 from components.tracking.system import system_metrics
-from tests.registered import SERVABLE
+from tests.registered import pack, servable
 
 
 @pytest.fixture
@@ -285,23 +285,26 @@ def test_registering_twice_makes_one_version(run: Run, settings: Settings) -> No
 
 def test_promotion_compares_and_sets(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two, three = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "abc")
-    registry.promote(one, "")
-    registry.promote(one, "")  # a retried step
+    one, two, three = (registry.register(run.id, {"digest": d} | servable()).number for d in "abc")
+    registry.promote(one)
+    registry.promote(one)  # a retried step
     with pytest.raises(RegistryError, match=r"compared with no model, but by now version 1 is champion"):
-        registry.promote(two, "")
-    registry.promote(two, one)
+        registry.promote(two)
+    registry.tag(two, servable(one))
+    registry.promote(two)
+    registry.tag(three, servable(one))
     with pytest.raises(RegistryError, match=r"compared with version 1, but by now version 2"):
-        registry.promote(three, one)
+        registry.promote(three)
     assert registry.aliases() == {CHAMPION: two, PREVIOUS: one, CHALLENGER: three}
     assert registry.get(two).tags["replaced"] == one
 
 
 def test_going_back_and_forth(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "ab")
-    registry.promote(one, "")
-    registry.promote(two, one)
+    one, two = (registry.register(run.id, {"digest": d} | servable("1" if d == "b" else "")).number for d in "ab")
+    pack(settings, registry, one, two)
+    registry.promote(one)
+    registry.promote(two)
     registry.rollback(one, two, "faces were blurred")
     assert registry.aliases() == {CHAMPION: one, PREVIOUS: two}
     registry.rollback(two, one)  # the rollback of the rollback
@@ -315,16 +318,18 @@ def test_going_back_and_forth(run: Run, settings: Settings) -> None:
     never = registry.register(run.id, {"digest": "c"}).number
     with pytest.raises(RegistryError, match=f"version {never} of 'mender' was never champion"):
         registry.rollback(never, two)
-    with pytest.raises(RegistryError, match=f"compared with version {one}, but by now version {two}"):
+    with pytest.raises(RegistryError, match=f"compared with version {never}, but by now version {two}"):
+        registry.rollback(one, never)
+    with pytest.raises(RegistryError, match=f"version {one} of 'mender' is champion already"):
         registry.rollback(one, one)
 
 
 def test_an_alias_that_somebody_moves_decides_nothing(run: Run, settings: Settings) -> None:
     registry = Registry(settings, "mender")
-    one, two = (registry.register(run.id, {"digest": d} | SERVABLE).number for d in "ab")
+    one, two = (registry.register(run.id, {"digest": d} | servable()).number for d in "ab")
     MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, one)
     assert registry.champion() is None
-    registry.promote(two, "")
+    registry.promote(two)
     MlflowClient(settings.mlflow_uri).set_registered_model_alias("mender", CHAMPION, one)
     champion = registry.champion()
     assert champion and champion.number == two

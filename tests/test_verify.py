@@ -22,7 +22,7 @@ from components.inpainting.networks import Generator, build_generator, name_of, 
 from components.inpainting.scores import Decision, Rule
 from components.manifest import Manifest, read_json, read_manifest
 from components.package import package
-from components.tracking import Registry, RegistryError, open_run, start_run
+from components.tracking import Registry, RegistryError, bento_folder, open_run, start_run
 from components.verify import verify
 from pipelines.champion import NoChampionError, fetch_champion
 
@@ -30,6 +30,13 @@ pytestmark = pytest.mark.slow
 
 CONFIG = ServeConfig(model_name="mender")
 ADMITTED = Decision(admitted=True, rules=[Rule(name="trained", passed=True, sentence="It was trained.")])
+
+
+def promote(settings: Settings, name: str) -> None:
+    """Make version 1 champion as if its Bento had been verified."""
+    registry = Registry(settings, name)
+    registry.verified("1", registry.get("1").tags["bento"], alike=True)
+    registry.promote("1")
 
 
 def register(settings: Settings, name: str, generator: Generator) -> None:
@@ -63,8 +70,7 @@ def packaged(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
         register(settings, name, generator)
         package(ServeConfig(model_name=name), "1", dataset, home / name, home / f"{name}.html", settings)
         if name == "mender-blind":
-            Registry(settings, name).tag("1", {"verified": "true"})
-            Registry(settings, name).promote("1", "")
+            promote(settings, name)
     return settings, home / "mender"
 
 
@@ -79,8 +85,9 @@ def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[
     )
     assert said["decision"]["rules"] == ["It was trained."] and said["scores"] == {"ssim": 0.9}
     assert said["engine"]["runtime"] in ("onnxruntime", "openvino")
-    files = Registry(settings, "mender").get("1").files
-    assert files["bento/generator.onnx"] == said["engine_sha256"] == files["evaluation/generator.onnx"]
+    version = Registry(settings, "mender").get("1")
+    folder, files = bento_folder(version.tags["bento"]), version.files
+    assert files[f"{folder}/generator.onnx"] == said["engine_sha256"] == files["evaluation/generator.onnx"]
     rows = read_json(bento / "parity.json")
     assert set(rows) == {"model", "blind"}
     assert {row["case"] for row in rows["model"]} >= {"0-box", "2-text", "batch of 3"}
@@ -89,10 +96,9 @@ def test_the_bento_says_where_it_came_from_and_what_comes_along(packaged: tuple[
     report = bento.with_name("mender.html").read_text()
     assert "mender-blind version 1, for pictures without a mask" in report and said["engine_sha256"] in report
     client = MlflowClient(settings.mlflow_uri)
-    logged = {file.path for file in client.list_artifacts(said["run_id"], "bento")}
-    assert logged == {
-        f"bento/{name}" for name in ("kintsugi.bento", "provenance.json", "generator.onnx", "parity.html")
-    }
+    assert {file.path for file in client.list_artifacts(said["run_id"], "bento")} == {folder, "bento/parity.html"}
+    logged = {file.path for file in client.list_artifacts(said["run_id"], folder)}
+    assert logged == {f"{folder}/{name}" for name in ("kintsugi.bento", "provenance.json", "generator.onnx")}
 
 
 def test_its_server_answers_as_the_trainer_does(
@@ -101,7 +107,7 @@ def test_its_server_answers_as_the_trainer_does(
     settings, bento = packaged
     report = tmp_path / "report.html"
     assert verify(CONFIG, bento, report, settings), capsys.readouterr().out
-    assert Registry(settings, "mender").get("1").tags["verified"] == "true"
+    assert Registry(settings, "mender").get("1").bento == read_manifest(bento, "bento").facts["tag"]
     page, cases = report.read_text(), read_json(bento / "golden" / "cases.json")
     assert f"Verified: its server repairs all {len(cases)} golden pictures" in page
     assert read_json(bento / "provenance.json")["digest"] in page and "kfp, mlflow, torch: none was loaded" in page
@@ -133,7 +139,7 @@ def test_a_server_that_answers_otherwise_is_not_verified(
     assert (
         f"{kept[0]['name']}: the repair is " in told and f"{kept[1]['name']}: the repair is not the trainer's" in told
     )
-    assert Registry(settings, "mender").get("1").tags["verified"] == "false"
+    assert Registry(settings, "mender").get("1").problem == "did not repair alike when it was served"
     page = html.unescape(report.read_text())
     assert "Not verified: 2 of 2 golden pictures came back otherwise" in page
     for sentence in told.splitlines()[-3:-1]:
@@ -195,9 +201,7 @@ def test_a_blind_model_that_was_asked_for_by_name_must_have_a_champion(
 def champion(packaged: tuple[Settings, Path], tmp_path: Path) -> Callable[[], Path]:
     """The packaged model made champion and fetched into a store of the test's own."""
     settings, _ = packaged
-    registry = Registry(settings, "mender")
-    registry.tag("1", {"verified": "true"})
-    registry.promote("1", "")
+    promote(settings, "mender")
     mine = Settings(home=tmp_path / "mine", MLFLOW_TRACKING_URI=settings.mlflow_uri)
     return lambda: fetch_champion(mine, "mender").model
 
@@ -215,14 +219,13 @@ def test_a_bento_that_was_changed_in_mlflow_is_refused(
     packaged: tuple[Settings, Path], champion: Callable[[], Path]
 ) -> None:
     settings, bento = packaged
-    run = Registry(settings, "mender").get("1").run_id
-    artifacts = str(MlflowClient(settings.mlflow_uri).get_run(run).info.artifact_uri).removeprefix("file://")
-    archive = Path(artifacts) / "bento" / "kintsugi.bento"
+    version = Registry(settings, "mender").get("1")
+    artifacts = str(MlflowClient(settings.mlflow_uri).get_run(version.run_id).info.artifact_uri).removeprefix("file://")
+    path = f"{bento_folder(version.tags['bento'])}/kintsugi.bento"
+    archive = Path(artifacts) / path
     archive.write_bytes(archive.read_bytes() + b"!")
     try:
-        with pytest.raises(
-            RegistryError, match=r"version 1 of 'mender' is refused: its bento/kintsugi.bento has the digest"
-        ):
+        with pytest.raises(RegistryError, match=f"version 1 of 'mender' is refused: its {path} has the digest"):
             champion()
     finally:
         shutil.copy(bento / "kintsugi.bento", archive)

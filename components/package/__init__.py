@@ -31,7 +31,7 @@ from components.package.parity import (
 )
 from components.progress import Bar, say, step
 from components.report import render
-from components.tracking import Registry, RegistryError, Version, open_run
+from components.tracking import Registry, RegistryError, Version, bento_folder, open_run
 
 KIND = "bento"
 GOLDEN, CASES = "golden", "cases.json"
@@ -63,7 +63,7 @@ def package(
         models = {MODEL: _prove(registry, found, data, f"evaluation/{ENGINE}")}
         bar.advance()
         if not models[MODEL].packed.provenance["blind"] and (paired := _paired(config, settings)):
-            models[BLIND] = _prove(*paired, data, f"{KIND}/{ENGINE}")
+            models[BLIND] = _prove(*paired, data, f"{bento_folder(paired[1].bento)}/{ENGINE}")
         bar.advance()
         tag = _write(models, draft.path)
         bar.advance()
@@ -73,11 +73,11 @@ def package(
         draft.facts = {"tag": tag, "version": version, "max_difference": worst, "tolerance": tolerance}
     write_file(report, render("parity.html", title=f"Does {tag} repair as it was trained?", **_reported(models)))
     run, files = open_run(settings, found.run_id), [bento / BENTO_FILE, bento / PROVENANCE, models[MODEL].packed.engine]
-    registry.tag(version, {"bento": tag, "verified": ""})
     for file in files:
-        run.log_file(file, KIND)
+        run.log_file(file, bento_folder(tag))
     run.log_page(report, f"{KIND}/parity.html")
-    registry.record(version, {f"{KIND}/{file.name}": file for file in files})
+    registry.record(version, {f"{bento_folder(tag)}/{file.name}": file for file in files})
+    registry.tag(version, {"bento": tag})
     say(f"packaged {tag}, at most {worst} of 255 from what torch makes of the same pictures")
     return read_manifest(bento, KIND)
 
@@ -96,7 +96,8 @@ def _write(models: dict[str, Proved], folder: Path) -> str:
 def _paired(config: ServeConfig, settings: Settings) -> tuple[Registry, Version] | None:
     """The registry and the champion of the blind model that comes along, if one does.
 
-    Raises ``RegistryError`` where one was asked for by name and has no champion, and where that may not be served.
+    Raises ``RegistryError`` where one was asked for by name and has no champion, and where that may not be served, or
+    does not find damage itself.
     """
     if not config.paired:
         return None
@@ -105,6 +106,11 @@ def _paired(config: ServeConfig, settings: Settings) -> tuple[Registry, Version]
     if champion is None and config.blind_model != "auto":
         raise RegistryError(
             f"serve_blind_model = {config.paired!r} has no champion to come along; promote one, or set it to none"
+        )
+    if champion and not load_generator(registry.download(champion)).blind:
+        raise RegistryError(
+            f"version {champion.number} of {config.paired!r}, which is to repair pictures without a mask, does not "
+            "find damage itself; set serve_blind_model to a model that does, or to none"
         )
     return (registry, champion) if champion else None
 

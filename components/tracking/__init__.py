@@ -12,17 +12,20 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from components.tracking.client import GENERATOR_FOLDER, TrackingError, impatient
 from components.tracking.ledger import Entry as LedgerEntry
+from components.tracking.ledger import HistoryError
 from components.tracking.logged import Subject, logged_model
-from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, Version
+from components.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from components.tracking.run import Run
 from components.tracking.runs import open_run, run_page, start_run, sync
 from components.tracking.trainings import Training, trainings_of
+from components.tracking.versions import RegistryError, Version, bento_folder
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "GENERATOR_FOLDER",
     "PREVIOUS",
+    "HistoryError",
     "LedgerEntry",
     "Registry",
     "RegistryError",
@@ -31,6 +34,7 @@ __all__ = [
     "TrackingError",
     "Training",
     "Version",
+    "bento_folder",
     "impatient",
     "logged_model",
     "open_run",

@@ -5,73 +5,30 @@ A model version carries a description and tags (``digest``, ``weights``, ``datas
 versions: ``challenger``, ``champion`` and ``previous``. Who is champion is decided in the ledger; the last two aliases
 follow it, and a call that dies half-way is completed by the next. An alias that somebody moves by hand decides nothing.
 
-Whoever can write to MLflow can replace the files of a run. ``files`` holds the digests of those that a version is made
-of, and nothing is taken from MLflow for it that has another.
+The files of a run can be replaced, by accident or by whoever may write there. ``files`` holds the digests of those that
+a version is made of, and nothing is taken from MLflow for it that has another. (Who may change tags as well can change
+these, too: keep the right to write to MLflow with the pipeline.)
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.config import Settings
-from components.inpainting.scores import Decision
 from components.manifest import file_digest
 from components.tracking.client import GENERATOR_FOLDER, connect, web_pages
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 from components.tracking.logged import link_version
+from components.tracking.versions import RegistryError, Version, bento_folder
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-
-
-class RegistryError(ValueError):
-    """The registry does not hold what was asked for, or changed meanwhile."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered model version."""
-
-    name: str
-    number: str
-    run_id: str
-    tags: dict[str, str]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Overall test scores at registration: ``ssim``, ``psnr``, ``hole_mse``."""
-        scores: dict[str, float] = json.loads(self.tags.get("scores", "{}"))
-        return scores
-
-    @property
-    def files(self) -> dict[str, str]:
-        """SHA-256 of the files that the version is made of, by their paths in its run."""
-        files: dict[str, str] = json.loads(self.tags.get("files", "{}"))
-        return files
-
-    @property
-    def decision(self) -> Decision:
-        """What the gate said of it; of a version that somebody registered by hand, that it was not admitted."""
-        said = self.tags.get("decision", "")
-        return Decision.model_validate_json(said) if said else Decision(admitted=False, rules=[])
-
-    @property
-    def problem(self) -> str:
-        """What speaks against serving it, as in "was never packaged"; ``""`` for nothing."""
-        problems = {
-            "was not admitted by the gate": not self.decision.admitted,
-            "was never packaged": not self.tags.get("bento"),
-            "was not verified since it was packaged": not self.tags.get("verified"),
-            "did not repair alike when it was served": self.tags.get("verified") == "false",
-        }
-        return next((sentence for sentence, holds in problems.items() if holds), "")
 
 
 class Registry:
@@ -104,12 +61,12 @@ class Registry:
     def versions(self) -> list[Version]:
         """All versions, newest first."""
         found = self._client.search_model_versions(f"name = '{self.name}'")
-        return sorted((_version(v) for v in found), key=lambda v: -int(v.number))
+        return sorted((Version.of(v) for v in found), key=lambda v: -int(v.number))
 
     def aliased(self, alias: str) -> Version | None:
         """The version an alias points at, or ``None``."""
         try:
-            return _version(self._client.get_model_version_by_alias(self.name, alias))
+            return Version.of(self._client.get_model_version_by_alias(self.name, alias))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
@@ -117,13 +74,7 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """Every alias and the version number it points at."""
-        try:
-            aliases = self._client.get_registered_model(self.name).aliases
-            return {alias: str(number) for alias, number in aliases.items()}  # the sqlite store gives integers
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
+        return self._model()[0]
 
     def get(self, number: str) -> Version:
         """One version. Raises ``RegistryError`` naming those there are."""
@@ -148,32 +99,58 @@ class Registry:
         found = {path: file_digest(file) for path, file in files.items()}
         self.tag(number, {"files": json.dumps(self.get(number).files | found)})
 
+    def verified(self, number: str, bento: str, alike: bool) -> None:
+        """Note whether a Bento of a version repairs as its network does: only such a one is served."""
+        known = self.get(number).bento
+        self.tag(
+            number, {"verified": bento} if alike else {"failed": bento, "verified": "" if known == bento else known}
+        )
+
     def champion(self) -> Version | None:
-        """The champion as the ledger has it, ``None`` before the first."""
-        number = _latest(self._ledger.history())
-        return self.get(number) if number else None
+        """The champion as the ledger has it, ``None`` before the first.
+
+        Raises ``RegistryError`` where the ledger is damaged, or the champion's version was deleted.
+        """
+        history = self._ledger.history()
+        if not history:
+            return None
+        latest = history[-1]
+        version = next((version for version in self.versions() if version.number == latest.version), None)
+        if version is None or (latest.run and version.run_id != latest.run):
+            raise RegistryError(
+                f"version {latest.version} of {self.name!r}, the champion, was deleted; 'kintsugi rollback VERSION "
+                f"--model-name {self.name}' makes a former champion champion again"
+            )
+        return version
 
     def servable_champion(self) -> Version | None:
-        """The champion, to serve it. Raises ``RegistryError`` where it may not be, since it is being packaged anew."""
+        """The champion, to serve it. Raises ``RegistryError`` where it was not verified, and as ``champion``."""
         champion = self.champion()
         if champion and champion.problem:
             raise RegistryError(f"version {champion.number} of {self.name!r}, the champion, {champion.problem}")
         return champion
 
     def history(self) -> list[Entry]:
-        """Every change of the champion, oldest first."""
+        """Every change of the champion, oldest first. Raises ``HistoryError`` where a part of it was deleted."""
         return self._ledger.history()
 
-    def promote(self, number: str, expected_champion: str, why: str = "") -> Version:
-        """Make a version champion, and ``previous`` the one it replaces.
+    def promote(self, number: str, why: str = "") -> Version:
+        """Make a version champion, and ``previous`` the one it replaces, if that is who the gate compared it with.
 
-        ``expected_champion`` is the version number the decision was made against, ``""`` for none;
-        raises ``RegistryError`` when another one is champion by now, and for a version that the gate did not admit,
-        or that was not packaged and verified. Promoting the champion changes nothing.
+        Raises ``RegistryError`` when another one is champion by now, when the version was champion already and somebody
+        went back from it, and for a version that the gate did not admit, or that was not packaged and verified.
+        Promoting the champion changes nothing.
         """
-        promoted = self.get(number)
-        if _latest(self._ledger.history()) != number:
-            self._change(promoted, "promote", expected_champion, why)
+        promoted, history = self.get(number), self._ledger.history()
+        if _latest(history) != number:
+            expected = promoted.decision.champion
+            if any((entry.version, entry.replaced) == (number, expected) for entry in history):
+                because = f" ({history[-1].why})" if history[-1].why else ""
+                raise RegistryError(
+                    f"version {number} of {self.name!r} was champion already, and was replaced{because}; "
+                    f"'kintsugi rollback {number}' goes back to it"
+                )
+            self._change(promoted, "promote", expected, why)
         self.settle()
         return promoted
 
@@ -189,22 +166,47 @@ class Registry:
         return version
 
     def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
-        """Make a former champion champion again. Raises ``RegistryError`` for others, and as ``promote``."""
+        """Make a former champion champion again.
+
+        Raises ``RegistryError`` for one that never was, whose files are gone, or that may not be served, and where
+        ``expected_champion`` is champion no longer.
+        """
         if number not in {entry.version for entry in self._ledger.history()}:
             raise RegistryError(
                 f"version {number} of {self.name!r} was never champion, so there is no going back to it"
             )
+        return self._go_back(number, "rollback", expected_champion, why)
+
+    def restore(self, number: str, why: str = "") -> Version:
+        """Make a former champion champion where the ledger was damaged, and begin its history anew from there.
+
+        Raises as ``rollback``.
+        """
+        if "promoted_at" not in self.get(number).tags:
+            raise RegistryError(
+                f"version {number} of {self.name!r} was never champion, so there is no going back to it"
+            )
+        return self._go_back(number, "restore", "", why)
+
+    def _go_back(self, number: str, action: Literal["rollback", "restore"], replaced: str, why: str) -> Version:
         target = self.get(number)
-        self._change(target, "rollback", expected_champion, why)
+        if number == replaced:
+            raise RegistryError(f"version {number} of {self.name!r} is champion already")
+        self._require_servable(target)
+        with tempfile.TemporaryDirectory(prefix="kintsugi-") as scratch:
+            self.download(target, bento_folder(target.bento), Path(scratch))
+        self._change(target, action, replaced, why)
         self.settle()
         return target
 
-    def _change(self, version: Version, action: Literal["promote", "rollback"], replaced: str, why: str) -> None:
+    def _change(
+        self, version: Version, action: Literal["promote", "rollback", "restore"], replaced: str, why: str
+    ) -> None:
         """Write an entry of the ledger. Raises ``RegistryError`` where somebody was faster, and as ``challenger``."""
         self._require_servable(version)
         entry = Entry(action=action, version=version.number, replaced=replaced, why=why, run=version.run_id)
-        current = _latest(self._ledger.history())
-        if current == entry.replaced and self._ledger.append(entry, self._source(version.run_id), version.run_id):
+        may = action == "restore" or _latest(self._ledger.history()) == replaced
+        if may and self._ledger.append(entry, self._source(version.run_id), version.run_id):
             return
         self.settle()
         current = _latest(self._ledger.history())
@@ -228,21 +230,40 @@ class Registry:
         while (history := self._ledger.history()) and history[-1] != settled:
             settled = history[-1]
             changed |= self._project(settled)
+        if settled:
+            self._ledger.note_seen()
         return changed
 
     def _project(self, latest: Entry) -> bool:
+        """Write what an entry says to the model, and to the versions that are still there."""
+        there, (aliases, tags) = {version.number: version for version in self.versions()}, self._model()
         told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
-        known, aliases = self.get(latest.version).tags, self.aliases()
+        known = there[latest.version].tags if latest.version in there else told
         missing = {name: value for name, value in told.items() if known.get(name) != value}
         self.tag(latest.version, missing)
-        wanted = {CHAMPION: latest.version} | ({PREVIOUS: latest.replaced} if latest.replaced else {})
-        moved = {alias: number for alias, number in wanted.items() if aliases.get(alias) != number}
+        wanted = {CHAMPION: latest.version, PREVIOUS: latest.replaced}
+        if aliases.get(CHALLENGER) == latest.version == self.aliases().get(CHALLENGER):
+            wanted[CHALLENGER] = ""
+        targets = {alias: number if number in there else "" for alias, number in wanted.items()}
+        moved = {alias: number for alias, number in targets.items() if aliases.get(alias, "") != number}
         for alias, number in moved.items():
-            insist(self._client.set_registered_model_alias, self.name, alias, number)
-        done = aliases.get(CHALLENGER) == latest.version
-        if done:
-            insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
-        return bool(missing or moved or done)
+            if number:
+                insist(self._client.set_registered_model_alias, self.name, alias, number)
+            else:
+                insist(self._client.delete_registered_model_alias, self.name, alias)
+        if tags.get(CHAMPION) != (said := latest.sentence):
+            insist(self._client.set_registered_model_tag, self.name, CHAMPION, said)
+        return bool(missing or moved)
+
+    def _model(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The registered model's aliases and tags."""
+        try:
+            model = self._client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}, {}
+            raise
+        return {alias: str(number) for alias, number in model.aliases.items()}, model.tags  # sqlite gives integers
 
     def download(self, version: Version, path: str = GENERATOR_FOLDER, into: Path | None = None) -> Path:
         """A local copy of an artifact of the version's run, in the folder ``into``; else the caller only reads it.
@@ -258,7 +279,10 @@ class Registry:
             raise RegistryError(f"{named} has lost its {path} ({error}); restore it, or roll back") from None
         expected = {name: digest for name, digest in version.files.items() if f"{name}/".startswith(f"{path}/")}
         if not expected:
-            raise RegistryError(f"{named} has no digest of its {path}; run the pipeline again")
+            raise RegistryError(
+                f"{named} has no digest of its {path}, as one that was registered by hand; go back to another "
+                "version, or register models under another name (serve_model_name)"
+            )
         for name, digest in expected.items():
             _require_digest(found / Path(name).relative_to(path), digest, f"{named} is refused: its {name}")
         return found
@@ -290,10 +314,6 @@ class Registry:
 
     def _artifacts(self, run_id: str) -> str:
         return str(self._client.get_run(run_id).info.artifact_uri)
-
-
-def _version(version: ModelVersion) -> Version:
-    return Version(version.name, str(version.version), version.run_id or "", dict(version.tags))
 
 
 def _require_digest(path: Path, digest: str, named: str) -> None:

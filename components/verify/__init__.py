@@ -43,7 +43,7 @@ def verify(config: ServeConfig, bento: Path, report: Path, settings: Settings) -
         say(sentence)
     say(f"{facts['tag']} answered {len(outcome.cases)} golden pictures, sent as a form and as JSON: "
         + ("verified" if outcome.verified else "not verified"))  # fmt: skip
-    registry.tag(facts["version"], {"verified": str(outcome.verified).lower()})
+    registry.verified(facts["version"], facts["tag"], outcome.verified)
     return outcome.verified
 
 

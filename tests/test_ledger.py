@@ -407,6 +407,21 @@ def test_a_moved_alias_is_reported_and_put_right_before_anything_else(
     assert registry.aliases()[CHAMPION] == "1"
 
 
+def test_what_is_registered_while_another_is_promoted_stays_challenger(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(registry.get("1").run_id, {"digest": "b"} | servable("1"))  # again, so that 2 is challenger
+    delete = MlflowClient.delete_registered_model_alias
+
+    def late(self: MlflowClient, name: str, alias: str) -> None:
+        registry.register(registry.get("1").run_id, {"digest": "d"} | servable("2"))
+        delete(self, name, alias)
+
+    monkeypatch.setattr(MlflowClient, "delete_registered_model_alias", late)
+    registry.promote("2")
+    assert registry.aliases() == {CHAMPION: "2", PREVIOUS: "1", CHALLENGER: "4"}
+
+
 def test_what_was_rolled_back_is_not_promoted_again_by_a_retried_step(registry: Registry) -> None:
     registry.promote("2")
     registry.rollback("1", "2", "it blurs")

@@ -242,8 +242,6 @@ class Registry:
         missing = {name: value for name, value in told.items() if known.get(name) != value}
         self.tag(latest.version, missing)
         wanted = {CHAMPION: latest.version, PREVIOUS: latest.replaced}
-        if aliases.get(CHALLENGER) == latest.version == self.aliases().get(CHALLENGER):
-            wanted[CHALLENGER] = ""
         targets = {alias: number if number in there else "" for alias, number in wanted.items()}
         moved = {alias: number for alias, number in targets.items() if aliases.get(alias, "") != number}
         for alias, number in moved.items():
@@ -251,9 +249,20 @@ class Registry:
                 insist(self._client.set_registered_model_alias, self.name, alias, number)
             else:
                 insist(self._client.delete_registered_model_alias, self.name, alias)
+        challenged = self._drop_challenger(latest.version)
         if tags.get(CHAMPION) != (said := latest.sentence):
             insist(self._client.set_registered_model_tag, self.name, CHAMPION, said)
-        return bool(missing or moved)
+        return bool(missing or moved or challenged)
+
+    def _drop_challenger(self, champion: str) -> bool:
+        """Whether the champion was challenger still. What another process registers at that moment is challenger."""
+        if self.aliases().get(CHALLENGER) != champion:
+            return False
+        insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
+        newest = self.versions()[0].number
+        if int(newest) > int(champion):
+            insist(self._client.set_registered_model_alias, self.name, CHALLENGER, newest)
+        return True
 
     def _model(self) -> tuple[dict[str, str], dict[str, str]]:
         """The registered model's aliases and tags."""

@@ -434,6 +434,22 @@ def test_what_was_rolled_back_is_not_promoted_again_by_a_retried_step(registry: 
     assert [entry.version for entry in registry.history()] == ["1", "2", "1", "2"]
 
 
+def test_whoever_reads_while_another_promotes_misses_nothing(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, other = MlflowClient.search_model_versions, Registry(settings, "mender")
+
+    def slow(self: MlflowClient, *arguments: object, **options: object) -> object:
+        found = search(self, *arguments, **options)  # type: ignore[arg-type]
+        monkeypatch.setattr(MlflowClient, "search_model_versions", search)
+        other.promote("2")
+        return found
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", slow)
+    assert [entry.version for entry in registry.history()] == ["1"]
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
+
+
 def test_an_entry_that_a_late_answer_wrote_twice_counts_once(registry: Registry, settings: Settings) -> None:
     registry.promote("2")
     client = MlflowClient(settings.mlflow_uri)

@@ -84,8 +84,8 @@ class Ledger:
 
         Raises ``HistoryError`` where entries were deleted.
         """
-        entries = self._read()
-        self._require_whole(entries)
+        seen, entries = self._seen(), self._read()  # in this order: others may be writing
+        self._require_whole(entries, seen)
         counting: dict[str, Entry] = {}
         champion = ""
         for entry in entries.values():
@@ -118,9 +118,9 @@ class Ledger:
                 entries[int(version.version)] = None
         return entries
 
-    def _require_whole(self, entries: dict[int, Entry | None]) -> None:
+    def _require_whole(self, entries: dict[int, Entry | None], seen: str) -> None:
         restored, since = _restored(entries)
-        epoch, _, last = self._seen().rpartition(":")
+        epoch, _, last = seen.rpartition(":")
         lost = set(range(since, max(entries, default=0))) - set(entries)
         known = {"", *(entry.id for entry in entries.values() if entry)}
         if lost or epoch not in known or (epoch == restored and max(entries, default=0) < int(last or 0)):

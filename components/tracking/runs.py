@@ -13,7 +13,7 @@ from components.config import RunConfig, Settings, TrainConfig
 from components.journal import Entry, Journal, JournalBusy, remove, replay
 from components.manifest import Manifest, write_json
 from components.progress import explain, say
-from components.tracking.client import TrackingError, address, connect, impatient, web_pages
+from components.tracking.client import MODEL_TRAINING, TrackingError, address, connect, impatient, web_pages
 from components.tracking.delivery import COMPLETE, Delivery, Identity, find_runs
 from components.tracking.places import journals, open_place, outcome_of, resumable
 from components.tracking.run import Run, at_once
@@ -80,7 +80,7 @@ def run_page(settings: Settings, run_id: str) -> str:
     if not (pages := web_pages(settings)):
         return ""
     experiment = connect(settings).get_run(run_id).info.experiment_id
-    return f"{pages}/experiments/{experiment}/runs/{run_id}"
+    return f"{pages}/experiments/{experiment}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 def sync(settings: Settings) -> int:

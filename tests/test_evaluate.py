@@ -293,7 +293,8 @@ def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, tmp
 
 
 def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judged, tmp_path: Path) -> None:
-    page = "http://mlflow.example/#/experiments/1/runs/r"
+    run, query = "http://mlflow.example/#/experiments/1/runs/r", "workflowType=machine_learning"
+    page = f"{run}?{query}"
     folder, model = admitted(untrained, tmp_path, run_page=page), untrained.folder / "model"
     settings = untrained.settings.model_copy(update={"kubeflow_url": "http://kubeflow.example/"})
     serve = ServeConfig(model_name="described")
@@ -320,7 +321,8 @@ def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judg
     client = MlflowClient(settings.mlflow_uri)
     said = str(client.get_model_version("described", "1").description)
     assert "[pipeline run run-1](http://kubeflow.example/#/runs/details/run-1)" in said
-    assert f"[MLflow run]({page})" in said and f"[report]({page}/artifacts/report.html)" in said
+    assert f"[MLflow run]({page})" in said and f"[report]({run}/artifacts/report.html?{query})" in said
+    assert said.startswith(f"{decision.verdict} SSIM {untrained.scores.methods[CANDIDATE].overall.ssim:.4f} (")
     assert all(rule.sentence in said for rule in decision.rules)
     linked = client.get_logged_model(untrained.scores.logged_model).tags["mlflow.modelVersions"]
     assert {"name": "described", "version": "1"} in json.loads(linked)

@@ -45,7 +45,7 @@ def start_run(
     settings.make_state()
     status = "FAILED"
     with impatient():
-        journal, delivery = _open_journal(settings, run, place)
+        journal, delivery = _open_journal(settings, run, train, place)
         current = Run(journal.append, delivery)
         try:
             _deliver_older(settings, journal.folder)
@@ -100,12 +100,14 @@ def sync(settings: Settings) -> int:
     return number
 
 
-def _open_journal(settings: Settings, run: RunConfig, place: Path | None) -> tuple[Journal, Delivery]:
+def _open_journal(
+    settings: Settings, run: RunConfig, train: TrainConfig, place: Path | None
+) -> tuple[Journal, Delivery]:
     try:
-        return _start_journal(settings, open_place(settings, run, place))
+        return _start_journal(settings, open_place(settings, run, train, place))
     except JournalBusy as error:
         say(f"{error}. This training is logged as a run of its own")
-        return _start_journal(settings, open_place(settings, run, None))
+        return _start_journal(settings, open_place(settings, run, train, None))
 
 
 def _start_journal(settings: Settings, folder: Path) -> tuple[Journal, Delivery]:

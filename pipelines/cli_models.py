@@ -102,10 +102,11 @@ def ui(
 
     _require_free(host, port)
     settings = Settings()
+    experiment = RunConfig().experiment
     if settings.tracking_uri.startswith("http"):
-        raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {settings.tracking_uri}")
+        raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {runs_page(settings, experiment)}")
     settings.make_state()
-    runs = runs_page(settings, RunConfig().experiment, f"http://{host}:{port}/#")
+    runs = runs_page(settings, experiment, f"http://{host}:{port}/#")
     console.print(f"MLflow comes up on {runs}")
     sys.stdout.flush()
     artifacts = (settings.state / "mlartifacts").as_uri()

@@ -16,16 +16,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage
 
 from components.config import Settings
-from components.tracking.client import MODEL_TRAINING, connect
+from components.tracking.client import MODEL_TRAINING, connect, impatient, web_pages
 
 _KEY = "kintsugi"
 _TAG = f"mlflow.sharedViewState.{_KEY}"
 _MADE = 1795737600000  # when this version of the view was made, milliseconds since 1970; a changed view is made later
 _RUN_NAME, _CREATED, _VERDICT = "attributes.`Run Name`", "runDateAndNestInfo", "tags.`verdict`"
 _WIDTHS = {
-    _RUN_NAME: 260,
-    _CREATED: 125,
-    _VERDICT: 250,
+    _RUN_NAME: 305,
+    _CREATED: 130,
+    _VERDICT: 230,
     "metrics.`test/ssim`": 95,
     "metrics.`champion/ssim`": 120,
     "metrics.`biharmonic/ssim`": 125,
@@ -47,15 +47,17 @@ def keep_view(client: MlflowClient, experiment_id: str) -> None:
         _save(client, client.get_experiment(experiment_id))
 
 
-def runs_page(settings: Settings, name: str, pages: str) -> str:
+def runs_page(settings: Settings, name: str, pages: str = "") -> str:
     """The address of an experiment's runs in that view, which is made where it is missing.
 
-    ``pages`` is where MLflow's web pages begin. Where there is no such experiment yet: of the list of experiments.
+    ``pages`` is where MLflow's web pages begin, where no server is set. Where there is no such experiment yet, or
+    MLflow is away: the list of experiments.
     """
+    pages = pages or web_pages(settings)
     everything = f"{pages}/experiments?{MODEL_TRAINING}"
     if not settings.tracking_uri and not (settings.state / "mlflow.db").exists():
         return everything
-    with suppress(Exception):
+    with suppress(Exception), impatient():
         client = connect(settings)
         experiment = client.get_experiment_by_name(name)
         if experiment and experiment.lifecycle_stage == LifecycleStage.ACTIVE:

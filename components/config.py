@@ -234,7 +234,9 @@ class RunConfig(Section):
     """Where the run is filed; on a cluster, on which nodes it trains, where its state lies and who hears of its end."""
 
     experiment: str = Field("kintsugi", min_length=1, description="MLflow experiment")
-    name: str = Field("training", min_length=1, description="name of the MLflow run")
+    name: str = Field(
+        "training", min_length=1, description="name of the run; training: in MLflow what was trained, and when"
+    )
     gpu: Literal["p100", "l4", "t4", "v100", "a100", "h100", "none"] = Field(
         "p100", description="cards of the nodes that train, train_num_processes on each; none: a CPU"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.config import GatePolicy, Settings
+from components.description import describe
 from components.inpainting.scores import (
     CANDIDATE,
     CHAMPION,
@@ -69,6 +70,9 @@ def gate(config: GatePolicy, evaluation: Path, decision: Path, report: Path, set
     write_file(report, evaluation_report(evaluation, scores, result))
     run = open_run(settings, scores.run_id)
     run.set_tags({"verdict": result.verdict, "admitted": str(result.admitted).lower()})
+    page = scores.page_of("report.html")
+    where = f"[report.html]({page})" if page else "report.html under Artifacts"
+    run.describe(describe(scores, result, f"With pictures and every score: {where}."))
     run.log_page(report, "report.html")
     run.log_file(decision / "decision.json", "evaluation")
     say(result.verdict)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from components.config import ServeConfig, Settings
+from components.description import describe
 from components.inpainting.export import ENGINE
 from components.inpainting.networks import CONFIG, WEIGHTS
 from components.inpainting.scores import CANDIDATE, LABELS, Decision, Evaluation
@@ -89,12 +90,10 @@ def _tags(manifest: Manifest, scores: Evaluation, verdict: Decision) -> dict[str
     }
 
 
-def _description(scores: Evaluation, verdict: Decision, pipeline_run: str, page: str) -> str:
+def _description(scores: Evaluation, verdict: Decision, pipeline_run: str, pipeline_page: str) -> str:
     """What MLflow's page of the version says on top, in Markdown."""
-    rules = "\n".join(f"- {'' if rule.passed else '**Does not hold:** '}{rule.sentence}" for rule in verdict.rules)
-    where = f"[pipeline run {pipeline_run}]({page})" if page else f"pipeline run {pipeline_run}"
+    where = f"[pipeline run {pipeline_run}]({pipeline_page})" if pipeline_page else f"pipeline run {pipeline_run}"
     run = f"[MLflow run]({scores.run_page})" if scores.run_page else f"MLflow run {scores.run_id}"
-    report = (
-        f"[report]({scores.run_page}/artifacts/report.html)" if scores.run_page else "report.html of the MLflow run"
-    )
-    return f"**{verdict.headline}** From {where}, {run}; {report}.\n\n{rules}\n"
+    page = scores.page_of("report.html")
+    report = f"[report]({page})" if page else "report.html of the MLflow run"
+    return describe(scores, verdict, f"From {where}, {run}; {report}.")

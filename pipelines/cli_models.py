@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from components.config import ConfigError, PipelineConfig, ServeConfig, Settings
+from components.config import ConfigError, PipelineConfig, RunConfig, ServeConfig, Settings
 
 if TYPE_CHECKING:
     from components.client import InpaintClient
@@ -98,12 +98,15 @@ def ui(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
 ) -> None:
     """Open MLflow on the state folder: runs, curves, pictures, models."""
+    from components.tracking import runs_page
+
     _require_free(host, port)
     settings = Settings()
+    experiment = RunConfig().experiment
     if settings.tracking_uri.startswith("http"):
-        raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {settings.tracking_uri}")
+        raise ConfigError(f"MLFLOW_TRACKING_URI names a server already; open {runs_page(settings, experiment)}")
     settings.make_state()
-    runs = f"http://{host}:{port}/#/experiments?workflowType=machine_learning"
+    runs = runs_page(settings, experiment, f"http://{host}:{port}/#")
     console.print(f"MLflow comes up on {runs}")
     sys.stdout.flush()
     artifacts = (settings.state / "mlartifacts").as_uri()

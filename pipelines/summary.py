@@ -86,7 +86,8 @@ def _next_steps(result: RunResult, model_name: str) -> Iterator[tuple[str, str]]
         )
         command = _short(Path(sys.executable).with_name("kintsugi"))
         yield f"{command} inpaint photo.png --mask mask.png -o out.png{named}", "repairs one picture, no server needed"
-    yield "make ui", "shows this run and all others in MLflow"
+    page = result.evaluation.run_page
+    yield page or "make ui", "is this run in MLflow" if page else "shows which of all runs repairs better, in MLflow"
     data = "" if result.source == "sample" else f" DATA={result.source!r}"
     yield f"make run{data} ARGS='--set train_steps=2400'", "trains a challenger for longer"
 

@@ -117,9 +117,12 @@ def test_mlflow_shows_the_scores_of_every_picture_as_a_table(
     (experiment,) = (e.experiment_id for e in client.search_experiments() if e.name == "kintsugi")
     shown = client.load_table(experiment, "per_image.json", run_ids=[untrained.scores.run_id])
     kept = pd.read_parquet(untrained.folder / "evaluation" / "per_image.parquet")
-    assert len(shown) == len(kept)
-    assert shown["ssim"].to_numpy() == pytest.approx(kept["ssim"].to_numpy())
-    assert list(shown["method"]) == list(kept["method"])
+    keys = ["method", "family", "picture"]
+    both = shown.merge(kept, on=keys, validate="one_to_one", suffixes=("", "_kept"))
+    assert len(both) == len(shown) == len(kept)
+    assert both["ssim"].to_numpy() == pytest.approx(both["ssim_kept"].to_numpy())
+    assert list(dict.fromkeys(shown["method"]))[:2] == [CANDIDATE, PAPER]  # what is looked for comes first
+    assert list(shown["repair"][:2]) == ["box 0, this model", "box 1, this model"]
     assert list(shown.columns[:2]) == ["repair", "ssim"]  # what MLflow compares runs by, and what it shows of them
     assert shown["repair"].is_unique
 
@@ -293,7 +296,8 @@ def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, tmp
 
 
 def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judged, tmp_path: Path) -> None:
-    page = "http://mlflow.example/#/experiments/1/runs/r"
+    run, query = "http://mlflow.example/#/experiments/1/runs/r", "workflowType=machine_learning"
+    page = f"{run}?{query}"
     folder, model = admitted(untrained, tmp_path, run_page=page), untrained.folder / "model"
     settings = untrained.settings.model_copy(update={"kubeflow_url": "http://kubeflow.example/"})
     serve = ServeConfig(model_name="described")
@@ -320,7 +324,8 @@ def test_a_version_says_where_it_is_from_and_why_it_was_admitted(untrained: Judg
     client = MlflowClient(settings.mlflow_uri)
     said = str(client.get_model_version("described", "1").description)
     assert "[pipeline run run-1](http://kubeflow.example/#/runs/details/run-1)" in said
-    assert f"[MLflow run]({page})" in said and f"[report]({page}/artifacts/report.html)" in said
+    assert f"[MLflow run]({page})" in said and f"[report]({run}/artifacts/report.html?{query})" in said
+    assert said.startswith(f"{decision.verdict} SSIM {untrained.scores.methods[CANDIDATE].overall.ssim:.4f} (")
     assert all(rule.sentence in said for rule in decision.rules)
     linked = client.get_logged_model(untrained.scores.logged_model).tags["mlflow.modelVersions"]
     assert {"name": "described", "version": "1"} in json.loads(linked)

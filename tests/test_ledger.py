@@ -6,15 +6,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
@@ -35,6 +32,7 @@ from components.tracking import (
 )
 from pipelines.listing import history_table, version_table
 from tests.conftest import Kintsugi
+from tests.mlflow_server import serving
 from tests.registered import pack, servable
 
 PROCESSES = 16
@@ -73,24 +71,8 @@ def server(postgres: str, tmp_path: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres, "--port", url.split(":")[-1],
                "--workers", "2", "--artifacts-destination", str(tmp_path / "artifacts")]  # fmt: skip
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not _healthy(url):
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.5)
+    with serving(command, url, tmp_path / "log"):
         yield url
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.fixture

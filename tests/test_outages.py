@@ -257,6 +257,16 @@ def test_a_run_that_a_slow_server_made_twice_is_one(
     assert sorted(run.info.lifecycle_stage for run in runs) == ["active", "deleted"]
 
 
+def test_a_view_that_cannot_be_saved_disturbs_no_run(
+    server: Server, remote: Settings, train: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.weather = lambda path: "refused" if path.endswith("set-experiment-tag") else "clear"
+    assert_whole(remote, train(experiment="unseen").id)
+    assert "does not take" not in capsys.readouterr().out
+    experiment = MlflowClient(remote.mlflow_uri).get_experiment_by_name("unseen")
+    assert experiment is not None and "mlflow.sharedViewState.kintsugi" not in experiment.tags
+
+
 def test_an_interrupted_training_resumes_while_the_server_is_away(
     server: Server, remote: Settings, dataset: Path, tmp_path: Path, train: Callable[..., Run]
 ) -> None:

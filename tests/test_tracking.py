@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,6 +86,22 @@ def test_a_run_records_parameters_dataset_metrics_and_pictures(
     assert np.array_equal(np.asarray(Image.open(png)), picture)
     assert max(Image.open(webp).size) == 256
     assert not any((settings.state / "journals").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("run", "train", "name"),
+    [
+        (RunConfig(), TrainConfig(steps=7), r"residual_unet 7 steps \d\d [A-Z][a-z]{2} \d\d:\d\d:\d\d"),
+        (RunConfig(), TrainConfig(quality="realism"), r"residual_unet realism 1000 steps \d\d .*"),
+        (RunConfig(name="faces"), TrainConfig(), r"faces-\d{8}-\d{6}"),
+    ],
+)
+def test_a_run_is_named_after_what_is_trained_unless_somebody_named_it(
+    run: RunConfig, train: TrainConfig, name: str, settings: Settings, manifest: Manifest
+) -> None:
+    with start_run(settings, run, train, manifest) as started:
+        pass
+    assert re.fullmatch(name, str(MlflowClient(settings.mlflow_uri).get_run(started.id).info.run_name))
 
 
 def test_pictures_are_named_as_mlflow_names_them(run: Run, settings: Settings) -> None:

@@ -155,6 +155,11 @@ class Evaluation(_Frozen):
         """The methods in the order of tables: the model first, where a narrow page shows it."""
         return [name for name in reversed(SHOWN) if name in self.methods]
 
+    def page_of(self, file: str) -> str:
+        """The page of a file that the run logged, in MLflow; ``""`` where MLflow has no pages."""
+        run, mark, query = self.run_page.partition("?")
+        return f"{run}/artifacts/{file}{mark}{query}" if run else ""
+
     def score(self, method: str, family: str) -> Score:
         """A method's score under one family's holes, or ``"overall"``."""
         scores = self.methods[method]

@@ -19,6 +19,7 @@ from components.tracking.run import Run
 from components.tracking.runs import open_run, run_page, start_run, sync
 from components.tracking.trainings import Training, trainings_of
 from components.tracking.versions import RegistryError, Version, bento_folder
+from components.tracking.views import runs_page
 
 __all__ = [
     "CHALLENGER",
@@ -39,6 +40,7 @@ __all__ = [
     "logged_model",
     "open_run",
     "run_page",
+    "runs_page",
     "start_run",
     "sync",
     "trainings_of",

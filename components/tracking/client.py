@@ -15,6 +15,8 @@ from mlflow import MlflowClient
 from components.config import Settings
 
 GENERATOR_FOLDER = "generator"
+MODEL_TRAINING = "workflowType=machine_learning"
+"""The query of MLflow's pages that keeps their menus on runs and models; without it they are for language models."""
 _SQLITE = "sqlite:///"
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """Seconds and repeats. A journal repeats by itself, and MLflow's own repeats stall a call for minutes."""

@@ -28,6 +28,7 @@ from components.journal import Entry, Refused
 from components.manifest import write_file
 from components.tracking.client import connect
 from components.tracking.logged import short_digest
+from components.tracking.views import keep_view
 
 UID, COMPLETE = "kintsugi.uid", "kintsugi.complete"
 PICTURE = "picture.npy"
@@ -146,7 +147,9 @@ class Delivery:
     def _start(self, client: MlflowClient, entry: Entry) -> None:
         client.set_tag(self.run_id, UID, self.identity.uid)
         client.set_tag(self.run_id, COMPLETE, "false")
-        if self.identity.injected or client.get_run(self.run_id).info.status == "RUNNING":
+        run = client.get_run(self.run_id).info
+        keep_view(client, run.experiment_id)
+        if self.identity.injected or run.status == "RUNNING":
             return  # a server that is slow may do what it was asked for when the run has long ended
         client.update_run(self.run_id, status="RUNNING")
 

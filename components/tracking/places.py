@@ -13,14 +13,14 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
-from components.config import RunConfig, Settings
+from components.config import RunConfig, Settings, TrainConfig
 from components.journal import last_entry
 from components.tracking.delivery import Identity
 
 _FOLDER = "journals"
 
 
-def open_place(settings: Settings, run: RunConfig, place: Path | None) -> Path:
+def open_place(settings: Settings, run: RunConfig, train: TrainConfig, place: Path | None) -> Path:
     """The folder of the journal of the training whose ``place`` this is; of a new one where it is ``None``."""
     identity = Identity.read(place) if place else None
     if identity is None:
@@ -28,7 +28,7 @@ def open_place(settings: Settings, run: RunConfig, place: Path | None) -> Path:
         identity = Identity(
             uid=uuid.uuid4().hex,
             experiment=run.experiment,
-            name=f"{run.name}-{now:%Y%m%d-%H%M%S}",
+            name=_name(run, train, now),
             started=int(now.timestamp() * 1000),
             injected=os.environ.get("MLFLOW_RUN_ID", ""),
             place=str(place.absolute()) if place else "",
@@ -38,6 +38,14 @@ def open_place(settings: Settings, run: RunConfig, place: Path | None) -> Path:
     journal = settings.state / _FOLDER / identity.uid
     identity.write(journal)
     return journal
+
+
+def _name(run: RunConfig, train: TrainConfig, now: datetime) -> str:
+    """The name that somebody chose and the time; else what is trained, as tables and legends show it, and the time."""
+    if run.name != RunConfig().name:
+        return f"{run.name}-{now:%Y%m%d-%H%M%S}"
+    kind = train.model if train.quality == TrainConfig().quality else f"{train.model} {train.quality}"
+    return f"{kind} {train.steps} steps {now:%d %b %H:%M:%S}"
 
 
 def outcome_of(journal: Path) -> str:

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from components.config import Settings
 from components.manifest import file_digest
-from components.tracking.client import GENERATOR_FOLDER, connect, web_pages
+from components.tracking.client import GENERATOR_FOLDER, MODEL_TRAINING, connect, web_pages
 from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
 from components.tracking.logged import link_version
 from components.tracking.versions import RegistryError, Version, bento_folder
@@ -87,7 +87,7 @@ class Registry:
 
     def page(self, number: str) -> str:
         """The address of a version's page in MLflow; ``""`` where MLflow is no server."""
-        return f"{self._pages}/models/{self.name}/versions/{number}" if self._pages else ""
+        return f"{self._pages}/models/{self.name}/versions/{number}?{MODEL_TRAINING}" if self._pages else ""
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""

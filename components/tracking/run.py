@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from components.inpainting.images import Bytes
 from components.journal import Entry, Refused, Write
@@ -84,6 +84,10 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
         self._record("", "tags", dict(tags))
+
+    def describe(self, text: str) -> None:
+        """Set the description of the run, Markdown."""
+        self.set_tags({MLFLOW_RUN_NOTE: text})
 
     def log_written(self, write: Callable[[Path], object], folder: str = "") -> None:
         """Log the files that ``write`` puts into the folder it gets."""

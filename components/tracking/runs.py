@@ -13,7 +13,7 @@ from components.config import RunConfig, Settings, TrainConfig
 from components.journal import Entry, Journal, JournalBusy, remove, replay
 from components.manifest import Manifest, write_json
 from components.progress import explain, say
-from components.tracking.client import TrackingError, address, connect, impatient, web_pages
+from components.tracking.client import MODEL_TRAINING, TrackingError, address, connect, impatient, web_pages
 from components.tracking.delivery import COMPLETE, Delivery, Identity, find_runs
 from components.tracking.places import journals, open_place, outcome_of, resumable
 from components.tracking.run import Run, at_once
@@ -45,7 +45,7 @@ def start_run(
     settings.make_state()
     status = "FAILED"
     with impatient():
-        journal, delivery = _open_journal(settings, run, place)
+        journal, delivery = _open_journal(settings, run, train, place)
         current = Run(journal.append, delivery)
         try:
             _deliver_older(settings, journal.folder)
@@ -80,7 +80,7 @@ def run_page(settings: Settings, run_id: str) -> str:
     if not (pages := web_pages(settings)):
         return ""
     experiment = connect(settings).get_run(run_id).info.experiment_id
-    return f"{pages}/experiments/{experiment}/runs/{run_id}"
+    return f"{pages}/experiments/{experiment}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 def sync(settings: Settings) -> int:
@@ -100,12 +100,14 @@ def sync(settings: Settings) -> int:
     return number
 
 
-def _open_journal(settings: Settings, run: RunConfig, place: Path | None) -> tuple[Journal, Delivery]:
+def _open_journal(
+    settings: Settings, run: RunConfig, train: TrainConfig, place: Path | None
+) -> tuple[Journal, Delivery]:
     try:
-        return _start_journal(settings, open_place(settings, run, place))
+        return _start_journal(settings, open_place(settings, run, train, place))
     except JournalBusy as error:
         say(f"{error}. This training is logged as a run of its own")
-        return _start_journal(settings, open_place(settings, run, None))
+        return _start_journal(settings, open_place(settings, run, train, None))
 
 
 def _start_journal(settings: Settings, folder: Path) -> tuple[Journal, Delivery]:

@@ -31,13 +31,17 @@ from components.inpainting.export import ENGINE
 from components.inpainting.images import Bytes, grid
 from components.inpainting.networks import Generator, load_generator, name_of
 from components.inpainting.scores import CANDIDATE, CHAMPION, CLASSICAL, DAMAGED, LABELS, PAPER, SHOWN, Evaluation
-from components.manifest import complete_folder, read_manifest, write_file
+from components.manifest import Manifest, complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
 from components.tracking import Registry, Run, Subject, logged_model, open_run, run_page
 
 KIND = "evaluation"
 _COMPARED = ("ssim", "psnr", "hole_mse")  # of other methods, in MLflow
+
+
+class EvaluationError(ValueError):
+    """A model cannot be judged on these pictures."""
 
 
 @step("evaluate")
@@ -49,9 +53,11 @@ def evaluate(
     Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet``, ``repairs.png`` and the model as
     it will be served, ``generator.onnx``. The champion, where there is one, is loaded from the registry and scored
     again on the same pictures and holes; so is the paper's context encoder, where MLflow holds one.
-    Raises ``TrackingError`` where MLflow does not hold the model's run, and cannot get it now.
+    Raises ``EvaluationError`` for a model that was trained on another dataset, and ``TrackingError`` where MLflow does
+    not hold the model's run, and cannot get it now.
     """
     data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    _require_its_own(data.manifest, manifest)
     run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
     generators, facts = _contestants(config, settings, data, model, run.id)
     test, contest = data.split("test"), Contest(generators)
@@ -83,6 +89,16 @@ def evaluate(
     return best.headline
 
 
+def _require_its_own(dataset: Manifest, model: Manifest) -> None:
+    """Only of its own dataset is it certain that a model saw no test picture while it was trained."""
+    made_from = model.made_from.get("dataset", "")
+    if made_from != dataset.digest:
+        raise EvaluationError(
+            f"the model was trained on the dataset {made_from[:12] or 'that nobody noted'}, and these pictures are of "
+            f"{dataset.digest[:12]}, some of which it may have seen; evaluate it on its own, or train it on these"
+        )
+
+
 def _contestants(
     config: ServeConfig, settings: Settings, data: PreparedDataset, model: Path, run_id: str
 ) -> tuple[dict[str, Generator], dict[str, Any]]:
@@ -101,6 +117,7 @@ def _contestants(
     say(origin)
     facts = {
         "champion": champion.number if champion else "",
+        "champion_dataset": champion.tags.get("dataset", "") if champion else "",
         "blind": generators[CANDIDATE].blind,
         "champion_blind": champion is not None and generators[CHAMPION].blind,
         "paper": origin,
@@ -118,6 +135,7 @@ def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) ->
     return {
         "methods": method_scores(each, bootstrap),
         "num_images": len(test.images),
+        "num_photographs": bootstrap.num_photographs,
         "families": list(data.families),
         "beside": beside(each, contest.seconds, count),
         "num_beside": count,

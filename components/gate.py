@@ -210,15 +210,13 @@ def _beats_classical(evaluation: Evaluation) -> Iterator[Rule]:
     slow = [name for name in CLASSICAL if name in few and name not in whole]
     if fast and CANDIDATE in whole:
         best = _best(whole, fast)
-        yield _beats(
-            "classical", f"the best classical method, {LABELS[best]}", whole, best, _certainty(evaluation, best)
-        )
+        whom = f"the best classical method, {LABELS[best]}"
+        yield _beats("classical", whom, whole, best, _certainty(evaluation, best))
+        yield from _none_surely_closer(evaluation, fast)
     if slow and CANDIDATE in few:
         best = _best(few, slow)
-        where = f"the best of the slow classical methods, on the pictures that these repaired, {LABELS[best]}"
-        yield _beats("classical/slow", where, few, best)
-    if fast and CANDIDATE in whole:
-        yield from _none_surely_closer(evaluation, fast)
+        whom = f"the best of the slow classical methods, on the pictures that these repaired, {LABELS[best]}"
+        yield _beats("classical/slow", whom, few, best)
 
 
 def _best(scores: dict[str, Score], rivals: list[str]) -> str:

@@ -239,14 +239,14 @@ def _none_surely_closer(evaluation: Evaluation, rivals: list[str]) -> Iterator[R
         said = "Whether a classical method certainly leaves less hole MSE, one photograph does not say"
         yield _rule(name, f"{said}: it takes more photographs to test on.", passed=False)
     elif len(gains) == len(rivals) and all(gain.known for gain in gains.values()):
-        nearest = max(gains, key=lambda rival: gains[rival].low)
-        model, other = (evaluation.score(one, OVERALL).hole_mse for one in (CANDIDATE, nearest))
-        gain, passed = gains[nearest], gains[nearest].low <= 0
-        said = f"{LABELS[nearest].capitalize()} certainly leaves less hole MSE"
-        if passed:
-            said = f"No classical method certainly leaves less hole MSE; {LABELS[nearest]} comes nearest"
+        closer = [rival for rival in gains if gains[rival].low > 0]
+        least = max(closer or gains, key=lambda rival: gains[rival].mean)
+        model, other, gain = *(evaluation.score(one, OVERALL).hole_mse for one in (CANDIDATE, least)), gains[least]
+        said = f"{LABELS[least].capitalize()} certainly leaves less hole MSE"
+        if not closer:
+            said = f"No classical method certainly leaves less hole MSE; {LABELS[least]} leaves least"
         sure = f"{_confident(evaluation)} the model's is {gain.low:+.6f} to {gain.high:+.6f} beside it"
-        yield _rule(name, f"{said}: {other:.6f} against {model:.6f}; {sure}.", passed=passed)
+        yield _rule(name, f"{said}: {other:.6f} against {model:.6f}; {sure}.", passed=not closer)
 
 
 def _beats_damage(evaluation: Evaluation) -> Iterator[Rule]:

@@ -179,8 +179,8 @@ class Evaluation(_Frozen):
 
     @property
     def ranked(self) -> list[str]:
-        """All methods that repaired every picture: those that learned first, then as ``LABELS`` has them."""
-        return [name for name in (CANDIDATE, CHAMPION, PAPER, *CLASSICAL, DAMAGED) if name in self.methods]
+        """All methods that repaired every picture, as ``in_tables``."""
+        return [name for name in reversed(LABELS) if name in self.methods]
 
     def score(self, method: str, family: str) -> Score:
         """A method's score under one family's holes, or ``"overall"``; ``UNSCORED`` where there is none."""

@@ -41,6 +41,7 @@ _AFTER = {
 }
 """What to do where every rule holds."""
 
+_MORE_PHOTOGRAPHS = "Test on more photographs: a tenth of those of data_source are kept for that, and one is too few."
 _TRAIN_MORE = "Train for more steps (train_steps) or on more pictures (data_source, data_num_train)."
 _REMEDIES = {
     "trained": "Train it: set train_steps.",
@@ -93,13 +94,15 @@ def decide(evaluation: Evaluation, policy: GatePolicy) -> Decision:
         policy=policy.model_dump(),
         champion=evaluation.champion,
         mode=policy.mode,
-        advice=_advice(rules, policy),
+        advice=_advice(rules, evaluation, policy),
     )
 
 
-def _advice(rules: list[Rule], policy: GatePolicy) -> list[str]:
+def _advice(rules: list[Rule], evaluation: Evaluation, policy: GatePolicy) -> list[str]:
     """What to do next: a sentence for every kind of rule that does not hold, or what becomes of the model."""
     remedies = [_REMEDIES[rule.name.partition("/")[0]] for rule in rules if not rule.passed]
+    if remedies and evaluation.num_photographs == 1:
+        remedies.insert(0, _MORE_PHOTOGRAPHS)
     return list(dict.fromkeys([*remedies, *([_AFTER[policy.mode]] if policy.mode == "off" or not remedies else [])]))
 
 

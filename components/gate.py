@@ -293,14 +293,13 @@ def _no_slice_worse(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule
     margin, margin_mse = policy.champion_margin, policy.champion_margin_mse
     said = (
         f"Beside the champion SSIM does worst in {unlike}: {0 - lost[unlike]:+.5f}, where {-margin:+g} is "
-        f"{_kept(lost[unlike], margin)}; hole MSE in {further}: {grown[further]:+.1%}, where {margin_mse:+.0%} is "
-        f"{_kept(grown[further], margin_mse)}."
+        f"{_kept(lost[unlike], margin)}; hole MSE in {further}: {100 * grown[further]:+.1f} %, where "
+        f"{100 * margin_mse:+g} % is {_kept(grown[further], margin_mse)}."
     )
     few = sum(part.num_images < _ENOUGH for part in evaluation.slices)
-    unheard = (
-        f" Slices of fewer than {_ENOUGH} pictures are not heard: {few} of {len(evaluation.slices)}." if few else ""
-    )
-    yield _rule("slices", said + unheard, passed=lost[unlike] <= margin and grown[further] <= margin_mse)
+    if few:
+        said += f" Slices of fewer than {_ENOUGH} pictures are not heard: {few} of {len(evaluation.slices)}."
+    yield _rule("slices", said, passed=lost[unlike] <= margin and grown[further] <= margin_mse)
 
 
 def _heard(evaluation: Evaluation) -> Iterator[tuple[str, tuple[Score, Score]]]:

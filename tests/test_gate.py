@@ -229,7 +229,7 @@ NOTHING = {"ssim": math.nan, "psnr": math.nan, "hole_mse": math.nan}
         ),
         (Case(), changed("slices", 0, "methods", CANDIDATE), "this model was not scored in box, 00-10 %, cat"),
         (Case(), changed("slices", 0, "methods", CANDIDATE, "ssim", to=math.nan), "cat has no finite ssim"),
-        (Case(), changed("slices", to=[]), "there is no slice"),
+        (Case(), changed("slices", to=[]), "the slices of box hold 0 of 10 pictures; there is no slice"),
         (Case(), changed("slices", 0, "num_images", to=9), "the slices of box hold 9 of 10 pictures"),
         (Case(), changed("differences", "harmonic"), "ssim beside harmonic, box, was not compared"),
         (Case(), changed("differences", "telea", "box"), "ssim beside Telea, box, was not compared"),
@@ -240,6 +240,7 @@ NOTHING = {"ssim": math.nan, "psnr": math.nan, "hole_mse": math.nan}
         (CHAMPIONS, changed("differences", CHAMPION, "overall", "ssim", "high", to=math.inf), "no interval around it"),
         (CHAMPIONS, changed("differences", CHAMPION, "overall", "ssim", "low", to=0.1), "no interval around it"),
         (CHAMPIONS, changed("differences", CHAMPION, "box", "hole_mse", "high", to=-1.0), "no interval around it"),
+        (Case(), changed("num_photographs", to=1), "ssim beside mean colour, box, has an interval of one photograph"),
     ],
 )
 @pytest.mark.parametrize("mode", ["enforce", "off"])
@@ -293,7 +294,7 @@ def test_the_worst_slice_of_either_score_is_named_and_what_was_not_heard() -> No
     case = Case(champion=(0.949, 0.01), in_slice=(0.88, 0.011), num_slices=2)
     (said,) = (rule.sentence for rule in decide(case.evaluation(), POLICY).rules if rule.name == "slices")
     assert "SSIM does worst in box, 00-10 %, cat: -0.02000, where -0.01 is the most that is allowed" in said
-    assert "hole MSE in box, 00-10 %, cat: +10.0%, where +25% is allowed" in said
+    assert "hole MSE in box, 00-10 %, cat: +10.0 %, where +25 % is allowed" in said
     assert "not heard" not in said
     few = replace(case, slice_of=9).evaluation()
     (said,) = (rule.sentence for rule in decide(few, POLICY).rules if rule.name == "slices")

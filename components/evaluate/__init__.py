@@ -53,11 +53,10 @@ def evaluate(
     Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet``, ``repairs.png`` and the model as
     it will be served, ``generator.onnx``. The champion, where there is one, is loaded from the registry and scored
     again on the same pictures and holes; so is the paper's context encoder, where MLflow holds one.
-    Raises ``EvaluationError`` for a model that was trained on another dataset, and ``TrackingError`` where MLflow does
-    not hold the model's run, and cannot get it now.
+    Raises ``EvaluationError`` for a model of another dataset, and ``TrackingError`` where MLflow does not hold the
+    model's run, and cannot get it now.
     """
-    data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
-    _require_its_own(data.manifest, manifest)
+    data, manifest = _opened(dataset, model)
     run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
     generators, facts = _contestants(config, settings, data, model, run.id)
     test, contest = data.split("test"), Contest(generators)
@@ -89,14 +88,17 @@ def evaluate(
     return best.headline
 
 
-def _require_its_own(dataset: Manifest, model: Manifest) -> None:
-    """Only of its own dataset is it certain that a model saw no test picture while it was trained."""
-    made_from = model.made_from.get("dataset", "")
-    if made_from != dataset.digest:
+def _opened(dataset: Path, model: Path) -> tuple[PreparedDataset, Manifest]:
+    """A dataset, and the manifest of a model that was trained on it: of another it may have seen test pictures."""
+    data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    made_from = manifest.made_from.get("dataset", "")
+    if made_from != data.manifest.digest:
         raise EvaluationError(
-            f"the model was trained on the dataset {made_from[:12] or 'that nobody noted'}, and these pictures are of "
-            f"{dataset.digest[:12]}, some of which it may have seen; evaluate it on its own, or train it on these"
+            f"{model} was trained on the dataset {made_from[:12] or 'that nobody noted'}, and {dataset} is "
+            f"{data.manifest.digest[:12]}, of which it may have seen test pictures; evaluate it on its own dataset, "
+            "or train a model on this one"
         )
+    return data, manifest
 
 
 def _contestants(

@@ -13,7 +13,6 @@ from components.inpainting.scores import (
     LABELS,
     OVERALL,
     Evaluation,
-    Interval,
     Score,
     Slice,
 )
@@ -123,8 +122,6 @@ def _difference(evaluation: Evaluation, method: str, where: str, metric: str) ->
         return ""
     if not math.isclose(gain.mean, ours - theirs, rel_tol=0, abs_tol=_ROUNDING):
         return "is not the difference of the means"
-    return "" if evaluation.num_photographs == 1 or _in_order(gain) else "has no interval around it"
-
-
-def _in_order(gain: Interval) -> bool:
-    return gain.known and gain.low <= gain.mean <= gain.high
+    if evaluation.num_photographs == 1:
+        return "has an interval of one photograph" if gain.known else ""
+    return "" if gain.known and gain.low <= gain.mean <= gain.high else "has no interval around it"

@@ -7,7 +7,6 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,33 +18,29 @@ from skimage.metrics import structural_similarity
 
 from components.config import PipelineConfig, RunConfig, ServeConfig, Settings, TrainConfig
 from components.evaluate import EvaluationError, evaluate
-from components.evaluate.intervals import Bootstrap
-from components.evaluate.paper import find_paper
 from components.evaluate.repairing import Contest, judged
-from components.evaluate.scoring import beside, differences, method_scores, score_methods
-from components.gate import decide, gate
+from components.gate import gate
 from components.inpainting.classical import SLOW, repair
-from components.inpainting.completeness import gaps
 from components.inpainting.dataset import PreparedDataset
 from components.inpainting.export import ENGINE
-from components.inpainting.metrics import PSNR_OF_PERFECT, score_each
+from components.inpainting.metrics import score_each
 from components.inpainting.networks import CONFIG, WEIGHTS, build_generator, load_generator, save_generator
 from components.inpainting.scores import (
     BIHARMONIC,
     CANDIDATE,
     CHAMPION,
     CHARTS,
-    DAMAGED,
     LABELS,
     PAPER,
     Decision,
     Evaluation,
     Score,
 )
-from components.manifest import Manifest, read_manifest
+from components.manifest import read_manifest
 from components.register import register
 from components.tracking import CHALLENGER, Registry, RegistryError, start_run
 from tests.registered import SERVABLE
+from tests.scored import strictly
 from tests.training import run_of, train_model
 
 
@@ -220,40 +215,6 @@ def test_the_papers_network_is_a_row_where_mlflow_holds_a_training_of_it(untrain
     assert page.count(f"<th>{LABELS[PAPER]}</th>") == 4  # three scores by family, one by slice
 
 
-def test_the_nearest_usable_training_of_the_papers_network_is_taken(
-    settings: Settings, dataset: Path, tmp_path: Path
-) -> None:
-    data = PreparedDataset.open(dataset)
-    assert find_paper(settings, data, "")[1].startswith(
-        "The paper's context encoder is not in these tables: MLflow holds no finished training of it"
-    )
-    paper = TrainConfig(model=PAPER, steps=7)
-    others = data.manifest.model_copy(update={"digest": "e" * 64, "facts": data.manifest.facts | {"image_size": 8}})
-    usable, broken = tmp_path / "usable", tmp_path / "broken"
-    for folder in (usable, broken):
-        folder.mkdir()
-        save_generator(build_generator(PAPER), folder)
-    (broken / WEIGHTS).write_bytes(b"")
-
-    def trained(manifest: Manifest, folder: Path) -> str:
-        with start_run(settings, RunConfig(), paper, manifest) as run:
-            run.log_model_folder(folder)
-        return run.id
-
-    elsewhere = trained(others, usable)
-    assert find_paper(settings, data, "")[1].endswith(
-        "trained for 7 steps on another dataset, pictures of 8 pixels; it may have seen some of these."
-    )
-    here = trained(data.manifest, usable)
-    trained(others, usable)  # newer, and farther
-    found, origin = find_paper(settings, data, "")
-    assert found is not None and origin.endswith("trained for 7 steps on this dataset.")
-    assert "pictures of 8 pixels" in find_paper(settings, data, here)[1]
-    trained(data.manifest, broken)
-    assert find_paper(settings, data, "")[1] == origin
-    MlflowClient(settings.mlflow_uri).delete_run(elsewhere)
-
-
 def test_mlflow_ties_the_scores_to_the_model_and_the_pictures_they_are_of(untrained: Judged) -> None:
     scores, client = untrained.scores, MlflowClient(untrained.settings.mlflow_uri)
     model = read_manifest(untrained.folder / "model", "model")
@@ -271,15 +232,6 @@ def test_mlflow_ties_the_scores_to_the_model_and_the_pictures_they_are_of(untrai
     assert scores.dataset_digest.startswith(given.digest)
 
 
-def strictly(text: str) -> Any:
-    """Read JSON that holds no NaN and no Infinity, which JSON does not know."""
-
-    def refuse(name: str) -> None:
-        raise AssertionError(name)
-
-    return json.loads(text, parse_constant=refuse)
-
-
 def test_what_was_not_measured_poisons_neither_files_nor_metrics(untrained: Judged) -> None:
     folder, client = untrained.folder, MlflowClient(untrained.settings.mlflow_uri)
     assert (
@@ -291,30 +243,6 @@ def test_what_was_not_measured_poisons_neither_files_nor_metrics(untrained: Judg
     assert {"test/ssim", "test/hole_mse/text", "champion/psnr"} <= set(logged)
     assert all(math.isfinite(value) for value in logged.values())
     assert "test/mask_f1" not in logged
-
-
-def test_perfect_repairs_and_pictures_without_a_hole_poison_no_table(dataset: Path) -> None:
-    test = PreparedDataset.open(dataset).split("test")
-    truths, holes = np.asarray(test.images), np.asarray(test.masks("box"))
-    perfect = dict.fromkeys((DAMAGED, "exemplar", CHAMPION, CANDIDATE), truths)
-    each = {"box": score_methods(perfect, truths, holes), "none": score_methods(perfect, truths, np.zeros_like(holes))}
-    bootstrap = Bootstrap(range(len(truths)))
-    evaluation = Evaluation(
-        methods=method_scores(each, bootstrap), num_images=len(truths),
-        num_photographs=len(truths), families=list(each), model_digest="m",
-        dataset_digest="d", run_id="r", model="residual_unet", steps=1, champion="1", num_beside=len(truths),
-        beside=beside(each, {name: [0.1] for name in perfect}, len(truths)),
-        differences=differences(each, bootstrap, [CHAMPION]),
-    )  # fmt: skip
-    strictly(evaluation.model_dump_json())
-    wanted = {"ssim": 1, "psnr": PSNR_OF_PERFECT, "hole_mse": 0, "sharpness": 1, "gmsd": 0}
-    for scores in evaluation.methods.values():
-        assert scores.overall.headline == pytest.approx(wanted)
-    gain = evaluation.differences[CHAMPION]["overall"]["psnr"]
-    assert (gain.mean, gain.low, gain.high) == (0, 0, 0)
-    assert not [gap for gap in gaps(evaluation) if "finite" in gap or "interval" in gap or "means" in gap]
-    rules = {rule.name: rule.passed for rule in decide(evaluation, PipelineConfig().gate).rules}
-    assert not rules["champion"]  # an equal is not better
 
 
 def test_an_evaluation_of_another_model_registers_nothing(untrained: Judged, tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.config import PipelineConfig
 from components.evaluate.intervals import Bootstrap
 from components.evaluate.repairing import num_beside
-from components.evaluate.scoring import beside, differences, method_scores, slices
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED
-from tests.scored import EACH, FAMILIES, SECONDS, evaluated, split
+from components.evaluate.scoring import beside, differences, method_scores, score_methods, slices
+from components.gate import decide
+from components.inpainting.completeness import gaps
+from components.inpainting.dataset import PreparedDataset
+from components.inpainting.metrics import PSNR_OF_PERFECT
+from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, Evaluation
+from tests.scored import EACH, FAMILIES, SECONDS, evaluated, split, strictly
 
 BOOTSTRAP = Bootstrap("aabb")
 
@@ -86,3 +91,27 @@ def test_charts_are_drawn_of_one_photograph_too(photographs: str, tmp_path: Path
     drawn = (tmp_path / "charts" / "families.svg").read_text()
     assert "over champion" in drawn and "over biharmonic" in drawn
     assert {path.stem for path in (tmp_path / "charts").iterdir()} == set(CHARTS)
+
+
+def test_perfect_repairs_and_pictures_without_a_hole_poison_no_table(dataset: Path) -> None:
+    test = PreparedDataset.open(dataset).split("test")
+    truths, holes = np.asarray(test.images), np.asarray(test.masks("box"))
+    perfect = dict.fromkeys((DAMAGED, "exemplar", CHAMPION, CANDIDATE), truths)
+    each = {"box": score_methods(perfect, truths, holes), "none": score_methods(perfect, truths, np.zeros_like(holes))}
+    bootstrap = Bootstrap(range(len(truths)))
+    evaluation = Evaluation(
+        methods=method_scores(each, bootstrap), num_images=len(truths),
+        num_photographs=len(truths), families=list(each), model_digest="m",
+        dataset_digest="d", run_id="r", model="residual_unet", steps=1, champion="1", num_beside=len(truths),
+        beside=beside(each, {name: [0.1] for name in perfect}, len(truths)),
+        differences=differences(each, bootstrap, [CHAMPION]),
+    )  # fmt: skip
+    strictly(evaluation.model_dump_json())
+    wanted = {"ssim": 1, "psnr": PSNR_OF_PERFECT, "hole_mse": 0, "sharpness": 1, "gmsd": 0}
+    for scores in evaluation.methods.values():
+        assert scores.overall.headline == pytest.approx(wanted)
+    gain = evaluation.differences[CHAMPION]["overall"]["psnr"]
+    assert (gain.mean, gain.low, gain.high) == (0, 0, 0)
+    assert not [gap for gap in gaps(evaluation) if "finite" in gap or "interval" in gap or "means" in gap]
+    rules = {rule.name: rule.passed for rule in decide(evaluation, PipelineConfig().gate).rules}
+    assert not rules["champion"]  # an equal is not better

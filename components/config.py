@@ -184,6 +184,9 @@ class GatePolicy(Section):
     champion_margin: float = Field(
         0.01, ge=0, le=2, description="SSIM that a slice of the test pictures may lose beside the champion, at most"
     )
+    champion_margin_mse: float = Field(
+        0.25, ge=0, description="share by which a slice's hole MSE may exceed the champion's, at most"
+    )
     max_latency_ms: float = Field(
         0.0, ge=0, description="of the exported model on a CPU, per picture of data_image_size; 0: any"
     )

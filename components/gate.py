@@ -9,12 +9,14 @@ from pathlib import Path
 
 from components.config import GatePolicy, Settings
 from components.description import describe
+from components.inpainting.completeness import gaps
 from components.inpainting.scores import (
     CANDIDATE,
     CHAMPION,
     CLASSICAL,
     DAMAGED,
     LABELS,
+    OVERALL,
     Decision,
     Evaluation,
     Rule,
@@ -29,7 +31,8 @@ from components.tracking.thresholds import Threshold, missed_thresholds
 KIND = "decision"
 
 _ALWAYS = ("trained", "scored")  # rules that bind even where the gate is off
-_ENOUGH = 10  # pictures that a slice needs to be heard
+_ENOUGH = 10  # pictures that a slice of a family needs to be heard
+_MOST_GAPS = 5  # that a sentence names
 
 _AFTER = {
     "enforce": "Once its Bento has repaired the golden pictures alike it is champion: 'make serve' answers with it.",
@@ -39,10 +42,12 @@ _AFTER = {
 }
 """What to do where every rule holds."""
 
+_MORE_PHOTOGRAPHS = "Test on more photographs: a tenth of those of data_source are kept for that, and one is too few."
 _TRAIN_MORE = "Train for more steps (train_steps) or on more pictures (data_source, data_num_train)."
 _REMEDIES = {
     "trained": "Train it: set train_steps.",
-    "scored": "Look into per_image.parquet for the pictures without a score, and at the training's curves for its end.",
+    "scored": "Evaluate the model again. Where scores are no numbers, look into per_image.parquet for their pictures, "
+    "and at the training's curves for its end.",
     "ssim": _TRAIN_MORE,
     "hole_mse": _TRAIN_MORE,
     "mask_f1": _TRAIN_MORE,
@@ -51,11 +56,12 @@ _REMEDIES = {
     "kind": "Register models that find the damage themselves under a name of their own (serve_model_name).",
     "latency": "Allow more (gate_max_latency_ms), or measure on a machine like the one that will serve it.",
     "size": "Allow more (gate_max_size_mb), or choose a smaller generator (train_model).",
-    "champion": "Train longer than the champion was, or on more pictures; more test pictures (data_num_test) make a "
-    "small gain certain.",
-    "slices": "Draw more of the mask family that lost (data_masks, as in box:2,text), or raise gate_champion_margin.",
+    "champion": "Train longer than the champion was, or on more pictures; more photographs to test on, a tenth of "
+    "those of data_source, make a small gain certain.",
+    "slices": "Draw more of the mask family that lost (data_masks, as in box:2,text), or raise gate_champion_margin or "
+    "gate_champion_margin_mse.",
 }
-"""What to do where a rule does not hold, by the first part of its name."""
+"""What to do where a rule does not hold, by the first part of its name: every rule has an entry, see ``_rule``."""
 
 
 @step("gate")
@@ -80,9 +86,9 @@ def gate(config: GatePolicy, evaluation: Path, decision: Path, report: Path, set
 
 
 def decide(evaluation: Evaluation, policy: GatePolicy) -> Decision:
-    """Hold scores against a policy. Pure; a score that is missing or no number fails its rule.
+    """Hold scores against a policy. Pure; a score that is missing or no number fails a rule, and nothing raises.
 
-    With the gate off, a model is admitted that was trained and has scores, whatever they are.
+    With the gate off, a model is admitted that was trained and has all its scores, whatever they are.
     """
     rules = [*_rules(evaluation, policy)]
     binding = [rule for rule in rules if policy.mode != "off" or rule.name in _ALWAYS]
@@ -92,47 +98,64 @@ def decide(evaluation: Evaluation, policy: GatePolicy) -> Decision:
         policy=policy.model_dump(),
         champion=evaluation.champion,
         mode=policy.mode,
-        advice=_advice(rules, policy),
+        advice=_advice(rules, evaluation, policy),
     )
 
 
-def _advice(rules: list[Rule], policy: GatePolicy) -> list[str]:
+def _advice(rules: list[Rule], evaluation: Evaluation, policy: GatePolicy) -> list[str]:
     """What to do next: a sentence for every kind of rule that does not hold, or what becomes of the model."""
     remedies = [_REMEDIES[rule.name.partition("/")[0]] for rule in rules if not rule.passed]
+    if remedies and evaluation.num_photographs == 1:
+        remedies.insert(0, _MORE_PHOTOGRAPHS)
     return list(dict.fromkeys([*remedies, *([_AFTER[policy.mode]] if policy.mode == "off" or not remedies else [])]))
 
 
+def _rule(name: str, sentence: str, *, passed: bool) -> Rule:
+    assert name.partition("/")[0] in _REMEDIES, name
+    return Rule(name=name, passed=passed, sentence=sentence)
+
+
 def _rules(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule]:
+    """Every rule that can be computed; where one cannot, ``scored`` does not hold."""
     yield _trained(evaluation.steps)
-    yield _scored(evaluation)
+    yield _scored(evaluation, policy)
     yield from _thresholds(evaluation, policy)
     if evaluation.blind:
-        yield _beats_damage(evaluation)
+        yield from _beats_damage(evaluation)
     else:
         yield from _beats_classical(evaluation)
-    if evaluation.champion and evaluation.blind != evaluation.champion_blind:
-        yield _another_kind(evaluation)
+    if bool(evaluation.champion) != (CHAMPION in evaluation.methods):
         return
-    yield _beats_champion(evaluation)
-    if evaluation.champion:
-        yield _no_slice_worse(evaluation, policy.champion_margin)
+    if not evaluation.champion:
+        yield _rule("champion", "There is no champion to beat yet: the first needs the other rules.", passed=True)
+    elif evaluation.blind != evaluation.champion_blind:
+        yield _another_kind(evaluation)
+    else:
+        yield from _beats_champion(evaluation)
+        yield from _no_slice_worse(evaluation, policy)
 
 
 def _trained(steps: int) -> Rule:
-    said = f"was trained for {steps} steps" if steps else "was never trained (0 steps)"
-    return Rule(name="trained", passed=steps > 0, sentence=f"The model {said}.")
+    said = f"was trained for {steps} steps" if steps > 0 else f"was never trained ({steps} steps)"
+    return _rule("trained", f"The model {said}.", passed=steps > 0)
 
 
-def _scored(evaluation: Evaluation) -> Rule:
-    model = evaluation.methods[CANDIDATE]
-    missing = [
-        f"{metric} of {where}"
-        for where, score in {**model.families, "all": model.overall}.items()
-        for metric in ("ssim", "psnr", "hole_mse", *(("mask_f1",) if evaluation.blind else ()))
-        if metric not in score.known
-    ]
-    said = f"These scores are no finite numbers: {', '.join(missing)}." if missing else "Every score is a number."
-    return Rule(name="scored", passed=not missing, sentence=said)
+def _scored(evaluation: Evaluation, policy: GatePolicy) -> Rule:
+    found = [*gaps(evaluation), *_costs_missing(evaluation, policy)]
+    if not found:
+        return _rule("scored", "All scores are there, and agree with each other.", passed=True)
+    more = f"; and {len(found) - _MOST_GAPS} more" if len(found) > _MOST_GAPS else ""
+    return _rule("scored", f"The evaluation is not whole: {'; '.join(found[:_MOST_GAPS])}{more}.", passed=False)
+
+
+def _costs_missing(evaluation: Evaluation, policy: GatePolicy) -> Iterator[str]:
+    costs = evaluation.exported
+    for asked, cost, named in (
+        (policy.max_latency_ms, costs.milliseconds if costs else math.nan, "time for a picture"),
+        (policy.max_size_mb, costs.megabytes if costs else math.nan, "size"),
+    ):
+        if asked and not 0 < cost < math.inf:
+            yield f"the exported model's {named} was not measured"
 
 
 @dataclass(frozen=True)
@@ -153,25 +176,25 @@ def _thresholds(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule]:
     )
     for name, limit in limits.items():
         if not math.isfinite(limit.score):
-            yield Rule(name=name, passed=False, sentence=f"{limit.label} was not measured, or is no number.")
+            yield _rule(name, f"{limit.label} was not measured, or is no number.", passed=False)
             continue
         wanted = f"at {'least' if limit.threshold.at_least else 'most'} {limit.threshold.limit:g}"
         outcome = f"{wanted} is {'missed' if name in missed else 'as asked'}"
         sentence = f"{limit.label} is {limit.layout.format(limit.score)}; {outcome}."
-        yield Rule(name=name, passed=name not in missed, sentence=sentence)
+        yield _rule(name, sentence, passed=name not in missed)
 
 
 def _limits(evaluation: Evaluation, policy: GatePolicy) -> Iterator[tuple[str, _Limit]]:
-    model, nothing = evaluation.methods[CANDIDATE], Score(ssim=math.nan, psnr=math.nan, hole_mse=math.nan)
-    yield "ssim", _Limit(model.overall.ssim, Threshold(policy.min_ssim, True), "SSIM")
-    yield "hole_mse", _Limit(model.overall.hole_mse, Threshold(policy.max_mse, False), "Hole MSE")
+    model = evaluation.score(CANDIDATE, OVERALL)
+    yield "ssim", _Limit(model.ssim, Threshold(policy.min_ssim, True), "SSIM")
+    yield "hole_mse", _Limit(model.hole_mse, Threshold(policy.max_mse, False), "Hole MSE")
     for family, limits in policy.family_limits.items():
         for metric, limit in limits.items():
-            score = getattr(model.families.get(family, nothing), metric)
+            score = getattr(evaluation.score(CANDIDATE, family), metric)
             label = f"{'SSIM' if metric == 'ssim' else 'Hole MSE'} of {family}"
             yield f"{metric}/{family}", _Limit(score, Threshold(limit, metric == "ssim"), label)
     if evaluation.blind:
-        yield "mask_f1", _Limit(model.overall.mask_f1, Threshold(policy.min_mask_f1, True), "F1 of the damage it finds")
+        yield "mask_f1", _Limit(model.mask_f1, Threshold(policy.min_mask_f1, True), "F1 of the damage it finds")
     exported = evaluation.exported
     if policy.max_latency_ms:
         took = exported.milliseconds if exported else math.nan
@@ -192,50 +215,54 @@ def _beats_classical(evaluation: Evaluation) -> Iterator[Rule]:
     few = {name: found.score for name, found in evaluation.beside.items()}
     fast = [name for name in CLASSICAL if name in whole]
     slow = [name for name in CLASSICAL if name in few and name not in whole]
-    if not fast:
-        yield Rule(name="classical", passed=False, sentence="The classical methods were not scored.")
-    for rule, scores, rivals in (("classical", whole, fast), ("classical/slow", few, slow)):
-        if rivals:
-            yield _beats_best(rule, scores, rivals)
-    if len(fast) > 1:
-        yield _none_surely_closer(evaluation, fast)
+    if fast and CANDIDATE in whole:
+        best = _best(whole, fast)
+        whom = f"the best classical method, {LABELS[best]}"
+        yield _beats("classical", whom, whole, best, _certainty(evaluation, best))
+        yield from _none_surely_closer(evaluation, fast)
+    if slow and CANDIDATE in few:
+        best = _best(few, slow)
+        whom = f"the best of the slow classical methods, on the pictures that these repaired, {LABELS[best]}"
+        yield _beats("classical/slow", whom, few, best)
 
 
-def _beats_best(rule: str, scores: dict[str, Score], rivals: list[str]) -> Rule:
-    if not all(math.isfinite(scores[name].ssim) for name in rivals):
-        return Rule(name=rule, passed=False, sentence="Not all classical methods have scores.")
-    best = max(rivals, key=lambda name: scores[name].ssim)
-    model, other = scores[CANDIDATE], scores[best]
+def _best(scores: dict[str, Score], rivals: list[str]) -> str:
+    """The rival with the highest SSIM; one without a score, where there is any, so that it is not passed over."""
+    return max(rivals, key=lambda name: scores[name].ssim if math.isfinite(scores[name].ssim) else math.inf)
+
+
+def _beats(rule: str, whom: str, scores: dict[str, Score], rival: str, certainty: str = "") -> Rule:
+    model, other = scores[CANDIDATE], scores[rival]
     passed = model.ssim > other.ssim and model.hole_mse < other.hole_mse
-    slow = ", on the pictures that slow methods repaired" if rule != "classical" else ""
-    said = f"{'repairs better' if passed else 'does not repair better'} than the best classical method{slow}, "
-    return Rule(name=rule, passed=passed, sentence=_compared(said + LABELS[best], model, other))
+    said = f"{'repairs better' if passed else 'does not repair better'} than {whom}"
+    return _rule(rule, _compared(said, model, other) + certainty, passed=passed)
 
 
-def _none_surely_closer(evaluation: Evaluation, rivals: list[str]) -> Rule:
+def _none_surely_closer(evaluation: Evaluation, rivals: list[str]) -> Iterator[Rule]:
     """The paired interval of this model's hole MSE less a method's reaches down to 0, for every method."""
     name = "classical/mse"
-    gaps = {rival: evaluation.differences.get(rival, {}).get("hole_mse") for rival in rivals}
-    known = {rival: gap for rival, gap in gaps.items() if gap and math.isfinite(gap.low)}
-    if len(known) < len(rivals):
-        said = "The hole MSE was not compared with that of every classical method, picture by picture."
-        return Rule(name=name, passed=False, sentence=said)
-    nearest = max(known, key=lambda rival: known[rival].low)
-    model, other = (evaluation.methods[one].overall.hole_mse for one in (CANDIDATE, nearest))
-    gap, passed = known[nearest], known[nearest].low <= 0
-    said = f"{LABELS[nearest].capitalize()} certainly leaves less hole MSE"
-    if passed:
-        said = f"No classical method certainly leaves less hole MSE; {LABELS[nearest]} comes nearest"
-    sure = f"with 95 % confidence the model's is {gap.low:+.6f} to {gap.high:+.6f} beside it"
-    return Rule(name=name, passed=passed, sentence=f"{said}: {other:.6f} against {model:.6f}; {sure}.")
+    gains = {rival: gain for rival in rivals if (gain := evaluation.gain(rival, OVERALL, "hole_mse"))}
+    if evaluation.num_photographs == 1:
+        said = "Whether a classical method certainly leaves less hole MSE, one photograph does not say"
+        yield _rule(name, f"{said}: it takes more photographs to test on.", passed=False)
+    elif len(gains) == len(rivals) and all(gain.known for gain in gains.values()):
+        closer = [rival for rival in gains if gains[rival].low > 0]
+        least = max(closer or gains, key=lambda rival: gains[rival].mean)
+        model, other, gain = *(evaluation.score(one, OVERALL).hole_mse for one in (CANDIDATE, least)), gains[least]
+        said = f"{LABELS[least].capitalize()} certainly leaves less hole MSE"
+        if not closer:
+            said = f"No classical method certainly leaves less hole MSE; {LABELS[least]} leaves least"
+        sure = f"{_confident(evaluation)} the model's is {gain.low:+.6f} to {gain.high:+.6f} beside it"
+        yield _rule(name, f"{said}: {other:.6f} against {model:.6f}; {sure}.", passed=not closer)
 
 
-def _beats_damage(evaluation: Evaluation) -> Rule:
+def _beats_damage(evaluation: Evaluation) -> Iterator[Rule]:
     """A blind model, which is not told where the holes are as classical methods are, must mend more than it spoils."""
-    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[DAMAGED].overall
-    passed = model.ssim > other.ssim and model.hole_mse < other.hole_mse
-    said = f"leaves pictures {'better' if passed else 'no better'} than they were"
-    return Rule(name="blind", passed=passed, sentence=_compared(said, model, other))
+    if {CANDIDATE, DAMAGED} <= evaluation.methods.keys():
+        model, other = (evaluation.score(name, OVERALL) for name in (CANDIDATE, DAMAGED))
+        passed = model.ssim > other.ssim and model.hole_mse < other.hole_mse
+        said = f"leaves pictures {'better' if passed else 'no better'} than they were"
+        yield _rule("blind", _compared(said, model, other), passed=passed)
 
 
 def _another_kind(evaluation: Evaluation) -> Rule:
@@ -243,50 +270,79 @@ def _another_kind(evaluation: Evaluation) -> Rule:
     told, alone = "is told where the damage is", "finds the damage itself"
     model, champion = (alone if blind else told for blind in (evaluation.blind, evaluation.champion_blind))
     said = f"This model {model}; the champion, version {evaluation.champion}, {champion}: their scores do not compare."
-    return Rule(name="kind", passed=False, sentence=said)
+    return _rule("kind", said, passed=False)
 
 
-def _beats_champion(evaluation: Evaluation) -> Rule:
-    if not evaluation.champion:
-        return Rule(
-            name="champion", passed=True, sentence="There is no champion to beat yet: the first needs the other rules."
-        )
-    whom = f"the champion, version {evaluation.champion}"
-    gain = evaluation.differences.get(CHAMPION, {}).get("ssim")
-    if CHAMPION not in evaluation.methods or gain is None:
-        return Rule(name="champion", passed=False, sentence=f"{whom.capitalize()}, was not scored.")
-    model, other = evaluation.methods[CANDIDATE].overall, evaluation.methods[CHAMPION].overall
-    passed = gain.low > 0 and model.hole_mse <= other.hole_mse
-    said = f"{'repairs' if passed else 'does not certainly repair'} better than {whom}"
-    sure = f" With 95 % confidence its SSIM is {gain.low:+.5f} to {gain.high:+.5f} beside it."
-    return Rule(name="champion", passed=passed, sentence=_compared(said, model, other) + sure)
+def _beats_champion(evaluation: Evaluation) -> Iterator[Rule]:
+    gain = evaluation.gain(CHAMPION, OVERALL, "ssim")
+    if gain is not None and CANDIDATE in evaluation.methods:
+        model, other = (evaluation.score(name, OVERALL) for name in (CANDIDATE, CHAMPION))
+        passed = gain.known and gain.low > 0 and model.hole_mse <= other.hole_mse
+        whom = f"the champion, version {evaluation.champion}"
+        said = f"{'repairs' if passed else 'does not certainly repair'} better than {whom}"
+        yield _rule("champion", _compared(said, model, other) + _certainty(evaluation, CHAMPION), passed=passed)
 
 
-def _no_slice_worse(evaluation: Evaluation, margin: float) -> Rule:
-    """No mask family, and no slice of one by coverage and class, may lose more SSIM than the margin.
+def _no_slice_worse(evaluation: Evaluation, policy: GatePolicy) -> Iterator[Rule]:
+    """No mask family, and no slice of one by coverage and class, may do worse than the champion beyond the margins.
 
-    Few pictures say nothing.
+    A family is heard however many pictures there are; of its slices those with enough.
     """
-    losses = dict(_losses(evaluation))
-    if not losses:
-        said = f"No slice of the test pictures holds {_ENOUGH}, so none can speak against it; raise data_num_test."
-        return Rule(name="slices", passed=True, sentence=said)
-    worst = max(losses, key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)
-    passed = losses[worst] <= margin
-    said = f"Beside the champion it does worst in {worst}: SSIM {-losses[worst]:+.5f}; it may lose {margin:g}"
-    return Rule(name="slices", passed=passed, sentence=f"{said}{' and does not' if passed else ', and loses more'}.")
+    heard = dict(_heard(evaluation))
+    if not heard:
+        return
+    lost = {name: champion.ssim - model.ssim for name, (model, champion) in heard.items()}
+    grown = {name: _growth(model.hole_mse, champion.hole_mse) for name, (model, champion) in heard.items()}
+    unlike, further = _worst(lost), _worst(grown)
+    margin, margin_mse = policy.champion_margin, policy.champion_margin_mse
+    said = (
+        f"Beside the champion SSIM does worst in {unlike}: {0 - lost[unlike]:+.5f}, where {-margin:+g} is "
+        f"{_kept(lost[unlike], margin)}; hole MSE in {further}: {100 * grown[further]:+.1f} %, where "
+        f"{100 * margin_mse:+g} % is {_kept(grown[further], margin_mse)}."
+    )
+    few = sum(part.num_images < _ENOUGH for part in evaluation.slices)
+    if few:
+        said += f" Slices of fewer than {_ENOUGH} pictures are not heard: {few} of {len(evaluation.slices)}."
+    yield _rule("slices", said, passed=lost[unlike] <= margin and grown[further] <= margin_mse)
 
 
-def _losses(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
-    """Where pictures are many enough: how much more SSIM the champion has."""
-    if evaluation.num_images >= _ENOUGH and CHAMPION in evaluation.methods:
-        for family in evaluation.families:
-            champion, model = (evaluation.score(name, family).ssim for name in (CHAMPION, CANDIDATE))
-            yield family, champion - model
+def _heard(evaluation: Evaluation) -> Iterator[tuple[str, tuple[Score, Score]]]:
+    """This model's and the champion's scores where the champion may speak against it."""
+    for family in evaluation.families:
+        yield family, (evaluation.score(CANDIDATE, family), evaluation.score(CHAMPION, family))
     for part in evaluation.slices:
-        if part.num_images >= _ENOUGH and {CHAMPION, CANDIDATE} <= set(part.methods):
-            where = ", ".join(filter(None, (part.family, part.coverage, part.class_name)))
-            yield where, part.methods[CHAMPION].ssim - part.methods[CANDIDATE].ssim
+        if part.num_images >= _ENOUGH and {CHAMPION, CANDIDATE} <= part.methods.keys():
+            yield part.name, (part.methods[CANDIDATE], part.methods[CHAMPION])
+
+
+def _growth(ours: float, theirs: float) -> float:
+    """By which share an error is larger than another."""
+    if theirs == 0:
+        return 0.0 if ours == 0 else math.inf
+    return ours / theirs - 1
+
+
+def _worst(losses: dict[str, float]) -> str:
+    return max(losses, key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)
+
+
+def _kept(loss: float, margin: float) -> str:
+    return "allowed" if loss <= margin else "the most that is allowed"
+
+
+def _certainty(evaluation: Evaluation, rival: str) -> str:
+    """How sure it is that this model is better or worse than another; nothing where they were not compared."""
+    ssim, hole_mse = (evaluation.gain(rival, OVERALL, metric) for metric in ("ssim", "hole_mse"))
+    if evaluation.num_photographs == 1:
+        return " One photograph does not say how sure that is: it takes more photographs to test on."
+    if not (ssim and hole_mse):
+        return ""
+    sure = f"its SSIM is {ssim.low:+.5f} to {ssim.high:+.5f} beside that, its hole MSE"
+    return f" {_confident(evaluation).capitalize()} {sure} {hole_mse.low:+.6f} to {hole_mse.high:+.6f}."
+
+
+def _confident(evaluation: Evaluation) -> str:
+    return f"with 95 % confidence, over {evaluation.num_photographs} photographs,"
 
 
 def _compared(said: str, model: Score, other: Score) -> str:

@@ -63,9 +63,46 @@ def test_ssim_of_the_hole_is_the_mean_of_scikit_images_map_there(pairs: tuple[By
     expected = []
     for a, b, mask in zip(*pairs, masks, strict=True):
         _, similarity = structural_similarity(a, b, channel_axis=-1, full=True)
-        inner = (slice(3, -3), slice(3, -3))
-        expected.append(similarity[inner][mask[inner] > 0].mean())
+        nearest = np.pad(similarity[3:-3, 3:-3], ((3, 3), (3, 3), (0, 0)), mode="edge")
+        expected.append(nearest[mask > 0].mean())
     assert hole_ssim(*pairs, masks) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_hopeless_repair_at_the_border_is_no_perfect_one() -> None:
+    truth, mask = np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16), np.uint8)
+    truth[:, :, ::2] = 255
+    mask[:, :2] = 1
+    repair = truth.copy()
+    repair[:, :2] = 255 - repair[:, :2]  # two of seven rows in the nearest windows, those around row 3
+    _, similarity = structural_similarity(repair[0], truth[0], channel_axis=-1, full=True)
+    assert hole_ssim(repair, truth, mask) == pytest.approx([similarity[3, 3:-3].mean()], abs=0.01)
+    assert hole_ssim(repair, truth, mask)[0] < 0.6
+    corner = np.zeros_like(mask)
+    corner[:, 0, 0] = 1
+    assert hole_ssim(repair, truth, corner) == pytest.approx([similarity[3, 3].mean()])
+    corner[:, 3, 3] = 1  # the same window
+    assert hole_ssim(repair, truth, corner) == pytest.approx([similarity[3, 3].mean()])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (6, 40), (40, 6)])
+def test_pictures_smaller_than_a_window_are_refused_in_a_sentence(height: int, width: int) -> None:
+    picture, mask = np.zeros((2, height, width, 3), np.uint8), np.ones((2, height, width), np.uint8)
+    planes = torch.zeros(2, 3, height, width, dtype=torch.float64)
+    for score in (
+        lambda: ssim(picture, picture),
+        lambda: hole_ssim(picture, picture, mask),
+        lambda: score_each(picture, picture, mask),
+        lambda: ssim_of_planes(planes, planes),
+    ):
+        with pytest.raises(ValueError, match=f"pictures of {width}x{height} pixels are too small for SSIM"):
+            score()
+
+
+def test_pictures_of_one_window_have_its_similarity_everywhere() -> None:
+    draw = np.random.default_rng(0)
+    a, b = (draw.integers(0, 256, (1, 7, 7, 3), np.uint8) for _ in range(2))
+    for mask in (np.ones((1, 7, 7), np.uint8), np.eye(7, dtype=np.uint8)[None]):
+        assert hole_ssim(a, b, mask) == pytest.approx(ssim(a, b))
 
 
 def test_mse_and_l1_of_the_picture_are_those_of_a_full_hole(pairs: tuple[Bytes, Bytes]) -> None:

@@ -20,18 +20,13 @@ from components.bentos import free_port
 from components.config import GatePolicy, RunConfig, Settings, TrainConfig
 from components.gate import gate
 from components.inpainting.scores import (
-    BIHARMONIC,
     CANDIDATE,
-    CHAMPION,
     CHARTS,
-    Beside,
     Evaluation,
-    Interval,
-    MethodScores,
-    Score,
 )
 from components.manifest import Manifest, complete_folder
 from components.tracking import open_run, start_run
+from tests.judged import Case
 from tests.mlflow_server import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -102,19 +97,8 @@ def judge(folder: Path, ssim: float, has_champion: bool, settings: Settings) -> 
 
 
 def evaluated(run_id: str, ssim: float, has_champion: bool) -> Evaluation:
-    champion = {CHAMPION: (0.95, 0.01)} if has_champion else {}
-    scores = {
-        name: Score(ssim=ssim, psnr=30, hole_mse=hole_mse)
-        for name, (ssim, hole_mse) in {CANDIDATE: (ssim, 0.01), BIHARMONIC: (0.9, 0.02), **champion}.items()
-    }
-    even = Interval(mean=0, low=-0.01, high=0.01)
-    return Evaluation(
-        methods={name: MethodScores(families={"box": score}, overall=score) for name, score in scores.items()},
-        num_images=8, families=["box"], model_digest="m", dataset_digest="d", run_id=run_id, model="residual_unet",
-        steps=9, champion="1" if has_champion else "",
-        beside={name: Beside(score=score, seconds=1) for name, score in scores.items()},
-        differences={name: dict.fromkeys(("ssim", "psnr", "hole_mse"), even) for name in scores if name != CANDIDATE},
-    )  # fmt: skip
+    champion = (0.95, 0.01) if has_champion else None
+    return Case(model=(ssim, 0.01), champion=champion, gain=0.01).evaluation().model_copy(update={"run_id": run_id})
 
 
 def test_the_link_of_kintsugi_ui_opens_a_table_of_every_verdict_and_score(page: Page, site: Site) -> None:

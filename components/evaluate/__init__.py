@@ -31,13 +31,17 @@ from components.inpainting.export import ENGINE
 from components.inpainting.images import Bytes, grid
 from components.inpainting.networks import Generator, load_generator, name_of
 from components.inpainting.scores import CANDIDATE, CHAMPION, CLASSICAL, DAMAGED, LABELS, PAPER, SHOWN, Evaluation
-from components.manifest import complete_folder, read_manifest, write_file
+from components.manifest import Manifest, complete_folder, read_manifest, write_file
 from components.progress import say, step
 from components.report import evaluation_report
 from components.tracking import Registry, Run, Subject, logged_model, open_run, run_page
 
 KIND = "evaluation"
 _COMPARED = ("ssim", "psnr", "hole_mse")  # of other methods, in MLflow
+
+
+class EvaluationError(ValueError):
+    """A model cannot be judged on these pictures."""
 
 
 @step("evaluate")
@@ -49,9 +53,10 @@ def evaluate(
     Writes an HTML report and a folder with ``scores.json``, ``per_image.parquet``, ``repairs.png`` and the model as
     it will be served, ``generator.onnx``. The champion, where there is one, is loaded from the registry and scored
     again on the same pictures and holes; so is the paper's context encoder, where MLflow holds one.
-    Raises ``TrackingError`` where MLflow does not hold the model's run, and cannot get it now.
+    Raises ``EvaluationError`` for a model of another dataset, and ``TrackingError`` where MLflow does not hold the
+    model's run, and cannot get it now.
     """
-    data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    data, manifest = _opened(dataset, model)
     run = open_run(settings, manifest.facts["run_id"], manifest.facts.get("run_uid", ""))
     generators, facts = _contestants(config, settings, data, model, run.id)
     test, contest = data.split("test"), Contest(generators)
@@ -83,6 +88,19 @@ def evaluate(
     return best.headline
 
 
+def _opened(dataset: Path, model: Path) -> tuple[PreparedDataset, Manifest]:
+    """A dataset, and the manifest of a model that was trained on it: of another it may have seen test pictures."""
+    data, manifest = PreparedDataset.open(dataset), read_manifest(model, "model")
+    made_from = manifest.made_from.get("dataset", "")
+    if made_from != data.manifest.digest:
+        raise EvaluationError(
+            f"{model} was trained on the dataset {made_from[:12] or 'that nobody noted'}, and {dataset} is "
+            f"{data.manifest.digest[:12]}, of which it may have seen test pictures; evaluate it on its own dataset, "
+            "or train a model on this one"
+        )
+    return data, manifest
+
+
 def _contestants(
     config: ServeConfig, settings: Settings, data: PreparedDataset, model: Path, run_id: str
 ) -> tuple[dict[str, Generator], dict[str, Any]]:
@@ -101,6 +119,7 @@ def _contestants(
     say(origin)
     facts = {
         "champion": champion.number if champion else "",
+        "champion_dataset": champion.tags.get("dataset", "") if champion else "",
         "blind": generators[CANDIDATE].blind,
         "champion_blind": champion is not None and generators[CHAMPION].blind,
         "paper": origin,
@@ -118,6 +137,7 @@ def _compared(data: PreparedDataset, contest: Contest, each: dict[str, Each]) ->
     return {
         "methods": method_scores(each, bootstrap),
         "num_images": len(test.images),
+        "num_photographs": bootstrap.num_photographs,
         "families": list(data.families),
         "beside": beside(each, contest.seconds, count),
         "num_beside": count,

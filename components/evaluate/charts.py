@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.drawing import GOLD, INK, new_figure, style, svg, training_curves
-from components.inpainting.scores import BIHARMONIC, CANDIDATE, CHAMPION, CHARTS, DAMAGED, LABELS, PAPER, Evaluation
+from components.inpainting.scores import (
+    BIHARMONIC,
+    CANDIDATE,
+    CHAMPION,
+    CHARTS,
+    DAMAGED,
+    LABELS,
+    OVERALL,
+    PAPER,
+    Evaluation,
+)
 from components.manifest import read_json_lines
 
 if TYPE_CHECKING:
@@ -24,25 +34,28 @@ def draw_charts(evaluation: Evaluation, history: Path, folder: Path) -> None:
     folder.mkdir()
     shown = [name for name in reversed(evaluation.in_tables) if name != DAMAGED]
     with style():
-        compared = svg(_families(evaluation, shown)), svg(_coverage(evaluation, shown))
+        compared = svg(_gains(evaluation)), svg(_coverage(evaluation, shown))
     drawn = *compared, training_curves(read_json_lines(history))
     for chart, markup in zip(CHARTS, drawn, strict=True):
         (folder / f"{chart}.svg").write_text(markup)
 
 
-def _families(evaluation: Evaluation, shown: Sequence[str]) -> Figure:
-    """Bars of the mean PSNR, a group per mask family, whiskers from end to end of the interval."""
-    axes = _axes(2.8)
-    places, width = np.arange(len(evaluation.families)), 0.8 / len(shown)
-    for number, name in enumerate(shown):
-        intervals = [evaluation.methods[name].intervals[family]["psnr"] for family in evaluation.families]
-        means = np.array([interval.mean for interval in intervals])
-        reach = np.abs(np.array([(interval.low, interval.high) for interval in intervals]).T - means)
-        where = places + (number - (len(shown) - 1) / 2) * width
-        axes.bar(where, means, width, yerr=reach, color=_COLOURS[name], label=LABELS[name], ecolor=INK, capsize=2)
-    axes.set_xticks(places, evaluation.families)
-    axes.set_ylabel("PSNR, dB")
-    return _with_legend(axes)
+def _gains(evaluation: Evaluation) -> Figure:
+    """Bars of the PSNR gained on each other method, per mask family, whiskers from end to end of the paired interval.
+
+    A panel with a scale of its own for each method: what is won on the champion is small beside what is won on others.
+    """
+    others = [name for name in evaluation.in_tables if name in evaluation.differences]
+    places = [*evaluation.families, OVERALL]
+    figure = new_figure(1.5 * len(others) + 0.3)
+    for axes, name in zip(figure.subplots(len(others), sharex=True, squeeze=False)[:, 0], others, strict=True):
+        gains = [evaluation.differences[name][place]["psnr"] for place in places]
+        means, reach = [gain.mean for gain in gains], [gain.high - gain.mean for gain in gains]
+        axes.bar(places, means, 0.6, yerr=reach, color=_COLOURS[name], ecolor=INK, capsize=3)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_title(f"over {LABELS[name]}", loc="left", fontsize=9)
+        axes.set_ylabel("dB gained")
+    return figure
 
 
 def _coverage(evaluation: Evaluation, shown: Sequence[str]) -> Figure:

@@ -56,4 +56,4 @@ def _origin(training: Training, data: PreparedDataset) -> str:
     if training.dataset == data.manifest.digest:
         return f"{whole} on this dataset."
     size = f"of {training.image_size} pixels" if training.image_size else "of a size that MLflow does not say"
-    return f"{whole} on another dataset, pictures {size}."
+    return f"{whole} on another dataset, pictures {size}; it may have seen some of these."

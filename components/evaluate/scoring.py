@@ -21,7 +21,7 @@ from components.inpainting.scores import (
     OVERALL,
     SHOWN,
     Beside,
-    Interval,
+    Differences,
     MethodScores,
     Score,
     Slice,
@@ -49,10 +49,9 @@ def method_scores(each: dict[str, Each], bootstrap: Bootstrap) -> dict[str, Meth
     scores = {}
     for name in (name for name in LABELS if name in next(iter(each.values())) and name not in SLOW):
         families = {family: _mean(methods[name]) for family, methods in each.items()}
-        per_image = {family: methods[name] for family, methods in each.items()} | {OVERALL: _over_families(each, name)}
         intervals = {
             family: {metric: bootstrap.interval(values[metric]) for metric in _WITH_INTERVALS}
-            for family, values in per_image.items()
+            for family, values in _with_overall(each, name).items()
         }
         scores[name] = MethodScores(families=families, overall=_overall(list(families.values())), intervals=intervals)
     return scores
@@ -70,13 +69,15 @@ def beside(each: dict[str, Each], seconds: dict[str, list[float]], count: int) -
     return found
 
 
-def differences(each: dict[str, Each], bootstrap: Bootstrap, others: list[str]) -> dict[str, dict[str, Interval]]:
-    """How much more this model scores than each of the others, picture by picture, over all families."""
-    ours = _over_families(each, CANDIDATE)
-    theirs = {name: _over_families(each, name) for name in others}
+def differences(each: dict[str, Each], bootstrap: Bootstrap, others: list[str]) -> Differences:
+    """How much more this model scores than each of the others, picture by picture: per family and over all."""
+    ours = _with_overall(each, CANDIDATE)
     return {
-        name: {metric: bootstrap.interval(ours[metric] - scores[metric]) for metric in _WITH_INTERVALS}
-        for name, scores in theirs.items()
+        name: {
+            family: {metric: bootstrap.interval(ours[family][metric] - values[metric]) for metric in _WITH_INTERVALS}
+            for family, values in _with_overall(each, name).items()
+        }
+        for name in others
     }
 
 
@@ -143,8 +144,8 @@ def _overall(families: list[Score]) -> Score:
     return Score(**{name: float(np.mean([getattr(s, name) for s in families])) for name in Score.model_fields})
 
 
-def _over_families(each: dict[str, Each], method: str) -> dict[str, Scores]:
-    """Per picture the mean over its holes of all families."""
-    return {
-        metric: np.mean([methods[method][metric] for methods in each.values()], axis=0) for metric in _WITH_INTERVALS
-    }
+def _with_overall(each: dict[str, Each], method: str) -> dict[str, dict[str, Scores]]:
+    """A method's scores per picture by family, and as ``"overall"`` each picture's mean over its holes of all."""
+    families = {family: methods[method] for family, methods in each.items()}
+    whole = {metric: np.mean([scores[metric] for scores in families.values()], axis=0) for metric in _WITH_INTERVALS}
+    return families | {OVERALL: whole}

@@ -73,6 +73,7 @@ def ssim(repairs: Bytes, truths: Bytes, device: torch.device | str = "cpu") -> S
     """Structural similarity of the whole picture, per picture, in [-1, 1]. uint8 ``N,H,W,C``.
 
     Computed on a GPU where ``device`` is one; a CPU has a quicker way of its own.
+    Raises ``ValueError`` for pictures with fewer than 7 pixels on a side, as all that looks at SSIM's windows.
     """
     if torch.device(device).type == "cpu":
         return _mean_over_map(_ssim_map(repairs, truths))
@@ -84,7 +85,8 @@ def ssim(repairs: Bytes, truths: Bytes, device: torch.device | str = "cpu") -> S
 def hole_ssim(repairs: Bytes, truths: Bytes, masks: Bytes) -> Scores:
     """Structural similarity around hole pixels, per picture, in [-1, 1]; an empty mask scores 1.
 
-    The mean of SSIM's map over the windows whose centre lies in the hole. uint8 ``N,H,W,C`` and ``N,H,W``.
+    The mean of SSIM's map over the windows whose centre lies in the hole; a hole pixel less than 3 pixels from the
+    border, around which no window fits, counts the nearest that does. uint8 ``N,H,W,C`` and ``N,H,W``.
     """
     return _ssim_in_holes(_ssim_map(repairs, truths), masks)
 
@@ -112,6 +114,7 @@ def _mean_in_holes(errors: Scores, masks: Bytes) -> Scores:
 def _ssim_map(repairs: Bytes, truths: Bytes) -> Scores:
     """SSIM of every 7x7 window of uint8 ``N,H,W,C``: ``N,H-6,W-6,C``. Some pictures at a time, see ``_CHUNK``."""
     number, height, width, channels = repairs.shape
+    _require_window(height, width)
     count = max(1, _CHUNK // (height * width * channels))
     border = _WINDOW // 2
     similarity = np.empty((number, height - 2 * border, width - 2 * border, channels))
@@ -120,6 +123,14 @@ def _ssim_map(repairs: Bytes, truths: Bytes) -> Scores:
         sums = _byte_window_sums(repairs[part], truths[part])
         similarity[part] = _similarity_of_sums(*(one[:, border:-border, border:-border] for one in sums))
     return similarity
+
+
+def _require_window(height: int, width: int) -> None:
+    if min(height, width) < _WINDOW:
+        raise ValueError(
+            f"pictures of {width}x{height} pixels are too small for SSIM, which looks at {_WINDOW}x{_WINDOW} at once; "
+            "score larger ones"
+        )
 
 
 def _byte_window_sums(a: Bytes, b: Bytes) -> list[npt.NDArray[np.int32]]:
@@ -157,12 +168,13 @@ def _mean_over_map(similarity: Scores) -> Scores:
 
 
 def _ssim_in_holes(similarity: Scores, masks: Bytes) -> Scores:
-    border = _WINDOW // 2
-    return 1 - _mean_in_holes(1 - similarity, masks[:, border:-border, border:-border])
+    border = (_WINDOW // 2, _WINDOW // 2)
+    return 1 - _mean_in_holes(1 - np.pad(similarity, ((0, 0), border, border, (0, 0)), mode="edge"), masks)
 
 
 def ssim_of_planes(a: Tensor, b: Tensor) -> Tensor:
     """SSIM of float ``N,C,H,W`` in [0, 1], per picture ``N``; equals scikit-image in float64."""
+    _require_window(*a.shape[2:])
     return _similarity([sums / _SAMPLES for sums in _window_sums(a, b)]).mean(dim=(1, 2, 3))
 
 

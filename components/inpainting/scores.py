@@ -14,7 +14,7 @@ PAPER = "context_encoder"
 OVERALL = "overall"
 
 CHARTS = {
-    "families": "PSNR per mask family, with 95 % intervals",
+    "families": "PSNR gained per mask family, with paired 95 % intervals",
     "coverage": "PSNR against the share of the picture that is damaged",
     "training": "How the training went",
 }
@@ -81,12 +81,23 @@ class Score(_Frozen):
         return {name: value for name, value in self.known.items() if name in HEADLINES}
 
 
+UNSCORED = Score(ssim=math.nan, psnr=math.nan, hole_mse=math.nan)
+
+
 class Interval(_Frozen):
-    """A mean over test pictures and the bounds between which it lies with 95 % confidence."""
+    """A mean over test pictures and the bounds between which it lies with 95 % confidence.
+
+    The bounds are NaN where all pictures are of one photograph, which says nothing of others.
+    """
 
     mean: Number
     low: Number
     high: Number
+
+    @property
+    def known(self) -> bool:
+        """Whether there are bounds."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
 
 class MethodScores(_Frozen):
@@ -116,6 +127,11 @@ class Slice(_Frozen):
     num_images: int
     methods: dict[str, Score]
 
+    @property
+    def name(self) -> str:
+        """What people call it, as in "box, 10-20 %, cat"."""
+        return ", ".join(filter(None, (self.family, self.coverage, self.class_name)))
+
 
 class Exported(_Frozen):
     """What serving the model costs: the exported model on a CPU, one picture of the test's size at a time."""
@@ -127,11 +143,16 @@ class Exported(_Frozen):
     image_size: int  # side of the pictures in pixels
 
 
+Differences = dict[str, dict[str, dict[str, Interval]]]
+"""This model less another, paired: by method, then mask family or ``"overall"``, then metric."""
+
+
 class Evaluation(_Frozen):
     """Scores of all methods on the same pictures and holes."""
 
     methods: dict[str, MethodScores]
-    num_images: int
+    num_images: int  # test pictures, each under a hole of every family
+    num_photographs: int  # that these were cut from
     families: list[str]
     model_digest: str
     dataset_digest: str
@@ -139,9 +160,10 @@ class Evaluation(_Frozen):
     model: str
     steps: int
     champion: str = ""  # version number of the champion that was scored again; "" for none
+    champion_dataset: str = ""  # digest of what it was trained on; "" where the registry does not say
     beside: dict[str, Beside] = {}  # all methods on the same ``num_beside`` pictures per family
     num_beside: int = 0
-    differences: dict[str, dict[str, Interval]] = {}  # this model less another, paired: by method, then metric
+    differences: Differences = {}
     slices: list[Slice] = []
     blind: bool = False  # the model was not shown where the damage is, and nothing was pasted for it
     champion_blind: bool = False
@@ -152,7 +174,7 @@ class Evaluation(_Frozen):
 
     @property
     def in_tables(self) -> list[str]:
-        """The methods in the order of tables: the model first, where a narrow page shows it."""
+        """The shown methods in the order of tables: the model first, where a narrow page shows it."""
         return [name for name in reversed(SHOWN) if name in self.methods]
 
     def page_of(self, file: str) -> str:
@@ -160,10 +182,21 @@ class Evaluation(_Frozen):
         run, mark, query = self.run_page.partition("?")
         return f"{run}/artifacts/{file}{mark}{query}" if run else ""
 
+    @property
+    def ranked(self) -> list[str]:
+        """All methods that repaired every picture, as ``in_tables``."""
+        return [name for name in reversed(LABELS) if name in self.methods]
+
     def score(self, method: str, family: str) -> Score:
-        """A method's score under one family's holes, or ``"overall"``."""
-        scores = self.methods[method]
-        return scores.overall if family == OVERALL else scores.families[family]
+        """A method's score under one family's holes, or ``"overall"``; ``UNSCORED`` where there is none."""
+        scores = self.methods.get(method)
+        if scores is None:
+            return UNSCORED
+        return scores.overall if family == OVERALL else scores.families.get(family, UNSCORED)
+
+    def gain(self, method: str, family: str, metric: str) -> Interval | None:
+        """How much more this model scores than another, paired; ``None`` where they were not compared."""
+        return self.differences.get(method, {}).get(family, {}).get(metric)
 
 
 class Rule(_Frozen):

@@ -181,7 +181,8 @@ def _error_map(repair: Bytes, truth: Bytes) -> Bytes:
 
 def _sheet(gallery: Gallery, size: int) -> Bytes:
     """Of each family the best, the median and the worst repair by SSIM, side by side with the other methods."""
-    captions = [LABELS.get(name, name) if name != DAMAGED else "damaged" for name in gallery[0]]
+    short = LABELS | {DAMAGED: "damaged", PAPER: "paper"}
+    captions = [short.get(name, name) for name in gallery[0]]
     return grid([list(row.values()) for row in gallery], captions, scale=max(1, 128 // size))
 
 

@@ -18,7 +18,7 @@ from components.inpainting.scores import (
 )
 
 
-def evaluation(blind: bool = False, **methods: tuple[float, float]) -> Evaluation:
+def evaluation(methods: dict[str, tuple[float, float]], blind: bool = False) -> Evaluation:
     """SSIM and hole MSE by method, under boxes and over all alike."""
     scores = {name: Score(ssim=ssim, psnr=30, hole_mse=hole_mse) for name, (ssim, hole_mse) in methods.items()}
     return Evaluation(
@@ -37,7 +37,7 @@ RULES = [
 
 def test_a_description_leads_with_the_verdict_and_marks_the_best_of_every_row() -> None:
     scores = evaluation(
-        **{CANDIDATE: (0.91, 0.02), CHAMPION: (0.92, 0.02), BIHARMONIC: (0.9, math.nan), DAMAGED: (0.5, 0.1)}
+        {CANDIDATE: (0.91, 0.02), CHAMPION: (0.92, 0.02), BIHARMONIC: (0.9, math.nan), DAMAGED: (0.5, 0.1)}
     )
     opening, table, rules, origin = describe(scores, Decision(admitted=False, rules=RULES), "From here.").split("\n\n")
     assert opening == (
@@ -56,14 +56,14 @@ def test_a_description_leads_with_the_verdict_and_marks_the_best_of_every_row() 
 
 
 def test_a_blind_model_is_shown_beside_pictures_that_nobody_repaired() -> None:
-    scores = evaluation(blind=True, **{CANDIDATE: (0.8, 0.02), DAMAGED: (0.7, 0.1)})
+    scores = evaluation({CANDIDATE: (0.8, 0.02), DAMAGED: (0.7, 0.1)}, blind=True)
     said = describe(scores, Decision(admitted=True, rules=RULES[:1]), "")
     assert said.startswith("Admitted: every rule holds. SSIM 0.8000 (doing nothing 0.7000). Hole MSE 0.02000")
     assert "champion" not in said
 
 
 def test_a_file_of_the_run_has_a_page_where_the_run_has_one() -> None:
-    scores = evaluation(**{CANDIDATE: (0.8, 0.02)})
+    scores = evaluation({CANDIDATE: (0.8, 0.02)})
     run = "http://mlflow.example/#/experiments/1/runs/r"
     assert scores.page_of("report.html") == f"{run}/artifacts/report.html?workflowType=machine_learning"
     assert scores.model_copy(update={"run_page": run}).page_of("a/b.html") == f"{run}/artifacts/a/b.html"

@@ -131,7 +131,7 @@ def test_mlflow_shows_the_scores_of_every_picture_as_a_table(
     both = shown.merge(kept, on=keys, validate="one_to_one", suffixes=("", "_kept"))
     assert len(both) == len(shown) == len(kept)
     assert both["ssim"].to_numpy() == pytest.approx(both["ssim_kept"].to_numpy())
-    assert list(dict.fromkeys(shown["method"]))[:2] == [CANDIDATE, PAPER]  # what is looked for comes first
+    assert list(dict.fromkeys(shown["method"]))[:2] == [CANDIDATE, CHAMPION]  # what is looked for comes first
     assert list(shown["repair"][:2]) == ["box 0, this model", "box 1, this model"]
     assert list(shown.columns[:2]) == ["repair", "ssim"]  # what MLflow compares runs by, and what it shows of them
     assert shown["repair"].is_unique

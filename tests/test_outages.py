@@ -28,6 +28,7 @@ from components.tracking import (
     TrackingError,
     logged_model,
     open_run,
+    runs_page,
     start_run,
     sync,
 )
@@ -265,6 +266,10 @@ def test_a_view_that_cannot_be_saved_disturbs_no_run(
     assert "does not take" not in capsys.readouterr().out
     experiment = MlflowClient(remote.mlflow_uri).get_experiment_by_name("unseen")
     assert experiment is not None and "mlflow.sharedViewState.kintsugi" not in experiment.tags
+    assert runs_page(remote, "unseen") == f"{server.uri}/#/experiments?workflowType=machine_learning"
+    server.weather = clear
+    expected = f"{server.uri}/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=kintsugi"
+    assert runs_page(remote, "unseen").startswith(expected)
 
 
 def test_an_interrupted_training_resumes_while_the_server_is_away(

@@ -50,8 +50,8 @@ def keep_view(client: MlflowClient, experiment_id: str) -> None:
 def runs_page(settings: Settings, name: str, pages: str = "") -> str:
     """The address of an experiment's runs in that view, which is made where it is missing.
 
-    ``pages`` is where MLflow's web pages begin, where no server is set. Where there is no such experiment yet, or
-    MLflow is away: the list of experiments.
+    ``pages`` is where MLflow's web pages begin, where no server is set. Where there is no such experiment yet, or no
+    view to be had of MLflow: the list of experiments.
     """
     pages = pages or web_pages(settings)
     everything = f"{pages}/experiments?{MODEL_TRAINING}"

@@ -19,17 +19,29 @@ from components.inpainting.scores import (
 _METRICS: list[tuple[str, str, str, Callable[[Iterable[float]], float]]] = [
     ("SSIM", "ssim", "%.4f", max), ("hole MSE", "hole_mse", "%.5f", min)
 ]  # fmt: skip
+_LONGEST = 5000  # characters that MLflow's database keeps of a version's description
+_LONGEST_OPENING = 1500
 _GAP = "&emsp;"  # MLflow's tables leave none between columns
 
 
 def describe(evaluation: Evaluation, decision: Decision, origin: str) -> str:
     """The verdict with the scores, a table of where it repairs better, the rules, and the Markdown ``origin``.
 
-    The first paragraph is plain text, since MLflow's lists show no more than that, as it is written.
+    The first paragraph is plain text, since MLflow's lists show no more than that, as it is written. Of rules that are
+    too many for MLflow, those that do not hold come first.
     """
+    opening = f"{_shorten(decision.verdict, _LONGEST_OPENING)} {' '.join(_means(evaluation))}"
+    before, after = "\n\n".join([opening, "\n".join(_table(evaluation)), ""]), f"\n\n{origin}\n"
     rules = [f"- {'✓' if rule.passed else '✗'} {rule.sentence}" for rule in decision.rules]
-    opening = f"{decision.verdict} {' '.join(_means(evaluation))}"
-    return "\n\n".join([opening, "\n".join(_table(evaluation)), "\n".join(rules), origin]) + "\n"
+    room = _LONGEST - len(before) - len(after)
+    if len("\n".join(rules)) > room:
+        rules.sort(key=lambda rule: "✓" in rule)
+    return before + _shorten("\n".join(rules), room) + after
+
+
+def _shorten(text: str, longest: int) -> str:
+    """A text of at most so many characters, with dots where it was cut."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _means(evaluation: Evaluation) -> Iterator[str]:

@@ -55,6 +55,16 @@ def test_a_description_leads_with_the_verdict_and_marks_the_best_of_every_row() 
     assert origin == "From here.\n"
 
 
+def test_what_mlflow_would_not_keep_is_cut_and_what_does_not_hold_comes_first() -> None:
+    scores = evaluation({CANDIDATE: (0.91, 0.02)})
+    holds, misses = (Rule(name="ssim", passed=passed, sentence="x" * 400) for passed in (True, False))
+    said = describe(scores, Decision(admitted=False, rules=[holds] * 20 + [misses] * 20), "From here.")
+    assert len(said) == 5000 and said.endswith("…\n\nFrom here.\n")
+    assert "\n- ✗ xxx" in said and "✓" not in said
+    few = describe(scores, Decision(admitted=False, rules=[holds] * 4 + [misses]), "From here.")
+    assert few.index("✓") < few.index("✗") and "…" not in few
+
+
 def test_a_blind_model_is_shown_beside_pictures_that_nobody_repaired() -> None:
     scores = evaluation({CANDIDATE: (0.8, 0.02), DAMAGED: (0.7, 0.1)}, blind=True)
     said = describe(scores, Decision(admitted=True, rules=RULES[:1]), "")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import getpass
 import random
 import socket
+import textwrap
 import time
 import uuid
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _SECONDS = 60.0  # for which a write is tried again
 _BUSY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 """What a store answers while others write: a locked database, a number that another has just taken."""
 _PAGE = 10_000
+_LONGEST_WHY = 1000  # characters; MLflow keeps a tag of a registered model of 5000
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -65,7 +67,7 @@ class Entry(BaseModel):
     def sentence(self) -> str:
         """All of it for a person, as on MLflow's page of the registered model."""
         instead = f" in place of version {self.replaced}" if self.replaced else ""
-        why = f": {self.why}" if self.why else ""
+        why = f": {textwrap.shorten(self.why, _LONGEST_WHY, placeholder=' …')}" if self.why else ""
         return f"version {self.version}{instead} since {self.at}, {self.action} by {self.by}, run {self.run}{why}"
 
 

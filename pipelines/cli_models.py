@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 console = Console(markup=False, soft_wrap=True)
+_TABLE_WIDTH = 110  # at least: numbers that are cut short compare with nothing
 
 
 def _model_name(name: str) -> str:
@@ -182,9 +183,10 @@ def models(model_name: ModelName = "kintsugi") -> None:
         raise ConfigError(
             f"no version of {model_name!r} is registered in {Settings().mlflow_uri}; run 'make run' first"
         )
-    console.print(version_table(registry))
+    wide = Console(markup=False, width=max(console.width, _TABLE_WIDTH))
+    wide.print(version_table(registry))
     if history := registry.history():
-        console.print(history_table(history))
+        wide.print(history_table(history))
     if trouble := champion_trouble(registry):
         console.print(trouble)
 
@@ -207,7 +209,7 @@ def promote(
     if not yes:
         instead = f" in place of version {current.number}" if current else ""
         typer.confirm(f"Make version {chosen.number} of {model_name} champion{instead}?", abort=True)
-    registry.promote(chosen.number, f"by hand: {why or chosen.decision.verdict}")
+    registry.promote(chosen.number, why or f"by hand: {chosen.decision.verdict}")
     console.print(f"version {chosen.number} is champion; a running 'kintsugi serve' takes it")
 
 

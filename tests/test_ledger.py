@@ -371,6 +371,19 @@ def test_going_back_asks_first_and_records_why(registry: Registry, settings: Set
     assert latest.why == "faces were blurred"
 
 
+def test_promotions_by_hand_keep_the_reason_that_was_given(
+    registry: Registry, settings: Settings, kintsugi: Kintsugi
+) -> None:
+    by_hand = ("promote", "--yes", "--model-name", "mender")
+    assert kintsugi(*by_hand, "2", "--why", "looked at it", home=settings.home).returncode == 0
+    registry.tag("3", servable("2"))
+    assert kintsugi(*by_hand, home=settings.home).returncode == 0
+    reasons = [entry.why for entry in registry.history()]
+    assert reasons == ["", "looked at it", f"by hand: {registry.get('3').decision.verdict}"]
+    none = kintsugi(*by_hand, home=settings.home)
+    assert none.returncode == 2 and "has no challenger to promote" in none.stderr
+
+
 def test_a_moved_alias_is_reported_and_put_right_before_anything_else(
     registry: Registry, settings: Settings, kintsugi: Kintsugi
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from components.inpainting.scores import (
@@ -30,13 +31,18 @@ def describe(evaluation: Evaluation, decision: Decision, origin: str) -> str:
     The first paragraph is plain text, since MLflow's lists show no more than that, as it is written. Of rules that are
     too many for MLflow, those that do not hold come first.
     """
-    opening = f"{_shorten(decision.verdict, _LONGEST_OPENING)} {' '.join(_means(evaluation))}"
+    opening = f"{_escape(_shorten(decision.verdict, _LONGEST_OPENING))} {' '.join(_means(evaluation))}"
     before, after = "\n\n".join([opening, "\n".join(_table(evaluation)), ""]), f"\n\n{origin}\n"
-    rules = [f"- {'✓' if rule.passed else '✗'} {rule.sentence}" for rule in decision.rules]
-    room = _LONGEST - len(before) - len(after)
+    rules = [f"- {'✓' if rule.passed else '✗'} {_escape(rule.sentence)}" for rule in decision.rules]
+    room = max(_LONGEST - len(before) - len(after), 1)
     if len("\n".join(rules)) > room:
         rules.sort(key=lambda rule: "✓" in rule)
     return before + _shorten("\n".join(rules), room) + after
+
+
+def _escape(text: str) -> str:
+    """A sentence, which may name a class of pictures by its folder, as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def _shorten(text: str, longest: int) -> str:

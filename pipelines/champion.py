@@ -79,7 +79,7 @@ def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[Inpai
         run_server(champion.tag, settings.bento_home, environment) as server,
         InpaintClient(server.url, key, timeout=600) as client,
     ):
-        yield client, champion.version
+        yield client, str(client.model().get("version", champion.version))
 
 
 def _import(registry: Registry, version: Version, champion: ChampionBento, settings: Settings) -> None:

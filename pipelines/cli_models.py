@@ -229,12 +229,11 @@ def rollback(
     except HistoryError as damaged:
         _restore(registry, version, yes, why, damaged)
         return
-    history = registry.history()
-    wanted = version or (history[-1].replaced if history else "")
+    history, champion = registry.history(), registry.champion()
+    wanted, current = version or (history[-1].replaced if history else ""), champion.number if champion else ""
     if not wanted:
         raise ConfigError(f"there is no previous champion of {model_name!r} to go back to; see 'kintsugi models'")
     registry.get(wanted)
-    current = history[-1].version if history else ""
     if wanted == current:
         raise ConfigError(f"version {wanted} is champion already")
     if not yes:

@@ -39,7 +39,7 @@ from components.inpainting.scores import (
 from components.manifest import read_manifest
 from components.register import register
 from components.tracking import CHALLENGER, Registry, RegistryError, start_run
-from tests.registered import servable
+from tests.registered import pack, servable
 from tests.scored import strictly
 from tests.training import run_of, train_model
 
@@ -80,6 +80,7 @@ def make_champion(settings: Settings, serve: ServeConfig, dataset: Path, folder:
     registry = Registry(settings, serve.model_name)
     champion = registry.register(run.id, servable() | {"digest": "c" * 64, "dataset": "other"})
     registry.record(champion.number, {f"generator/{name}": weights / name for name in (CONFIG, WEIGHTS)})
+    pack(settings, registry, champion.number)
     registry.promote(champion.number)
 
 

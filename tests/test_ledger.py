@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from components.bentos import free_port
 from components.config import RunConfig, ServeConfig, Settings, TrainConfig
@@ -27,7 +28,6 @@ from components.tracking import (
     HistoryError,
     Registry,
     RegistryError,
-    Version,
     start_run,
 )
 from pipelines.listing import history_table, version_table
@@ -161,7 +161,9 @@ for _ in range(processes):
 def test_of_many_that_promote_at_once_one_wins_and_the_others_are_told(store: Settings) -> None:
     registry = registered(store)
     for number in range(PROCESSES - 2):
-        registry.register(registry.get("1").run_id, {"digest": str(number)} | servable("1"))
+        registry.register(
+            registry.get("1").run_id, {"digest": str(number), "files": registry.get("1").tags["files"]} | servable("1")
+        )
     command = [sys.executable, "-c", PROMOTE, str(store.home), str(PROCESSES), store.tracking_uri]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -445,6 +447,33 @@ def test_whoever_reads_while_another_promotes_misses_nothing(
     assert [entry.version for entry in registry.history()] == ["1", "2"]
 
 
+def test_what_is_written_late_does_not_undo_a_rollback(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first try is under way, a second one succeeds, somebody goes back, and then the first one arrives."""
+    create = MlflowClient.create_model_version
+
+    def late(self: MlflowClient, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(MlflowClient, "create_model_version", create)
+        registry.promote("2")
+        registry.rollback("1", "2", "it blurs")
+        return create(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", late)
+    with pytest.raises(RegistryError, match="version 2 was compared with version 1, but by now version 1 is champion"):
+        registry.promote("2")
+    assert [entry.version for entry in registry.history()] == ["1", "2", "1"]
+
+
+def test_entries_of_the_first_kintsugi_count_by_whom_they_replace(registry: Registry, settings: Settings) -> None:
+    registry.promote("2")
+    client = MlflowClient(settings.mlflow_uri)
+    for number in ("1", "2"):
+        client.delete_model_version_tag("mender.ledger", number, "after")
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
+    registry.tag("3", servable("2"))
+    registry.promote("3")
+    assert [entry.version for entry in registry.history()] == ["1", "2", "3"]
+
+
 def test_an_entry_that_a_late_answer_wrote_twice_counts_once(registry: Registry, settings: Settings) -> None:
     registry.promote("2")
     client = MlflowClient(settings.mlflow_uri)
@@ -476,29 +505,77 @@ def test_a_damaged_history_promotes_nobody_until_a_person_says_who_is_champion(
     assert "Not promoted: entries of the history" in report.read_text()
     back = ("rollback", "--yes", "--model-name", "mender", "--why", "somebody tidied up")
     assert "'kintsugi rollback VERSION --model-name mender' says so" in kintsugi(*back, home=settings.home).stderr
-    never = kintsugi(*back, fourth, home=settings.home)
-    assert never.returncode == 2 and "was never champion" in never.stderr
+    unpacked = kintsugi(*back, fourth, home=settings.home)
+    assert unpacked.returncode == 2 and "version 4 of 'mender' has no digest of its bento/1" in unpacked.stderr
+    pack(settings, registry, fourth)
     done = kintsugi(*back, "2", home=settings.home)
     assert done.returncode == 0, done.stderr
     assert (registry.history()[-1].action, registry.history()[-1].why) == ("restore", "somebody tidied up")
     assert registry.aliases()[CHAMPION] == "2"
+    with pytest.raises(RegistryError, match="the history of 'mender' is whole"):
+        registry.restore("1", "too late")
+    with pytest.raises(RegistryError, match="version 3 of 'mender' was champion already"):
+        registry.promote("3")
     registry.tag(fourth, servable("2"))
     registry.promote(fourth)
     assert registry.history()[-1].version == fourth
-    client.delete_registered_model("mender.ledger")
+    for damage in ("its last entry", "all of it"):
+        if damage == "all of it":
+            client.delete_registered_model("mender.ledger")
+        else:
+            restored = [v for v in entries(client) if v.tags["action"] == "restore"]
+            client.delete_model_version("mender.ledger", restored[-1].version)
+        with pytest.raises(HistoryError):
+            registry.champion()
+        registry.restore("3", "again")
+        champion = registry.champion()
+        assert champion and champion.number == "3" and registry.history()[-1].why == "again"
+    registry.rollback("1", "3")  # it was champion, though no entry says so any more
+    assert [entry.version for entry in registry.history()] == ["3", "1"]
+
+
+def entries(client: MlflowClient) -> list[ModelVersion]:
+    """The ledger's entries, oldest first."""
+    return sorted(client.search_model_versions("name = 'mender.ledger'"), key=lambda version: int(version.version))
+
+
+def test_of_two_who_say_who_is_champion_the_first_counts(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.promote("2")
+    client, create = MlflowClient(settings.mlflow_uri), MlflowClient.create_model_version
+    client.delete_model_version("mender.ledger", "1")
+
+    def late(self: MlflowClient, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(MlflowClient, "create_model_version", create)
+        registry.restore("2")
+        return create(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", late)
+    with pytest.raises(RegistryError, match="somebody was faster: by now version 2 is champion"):
+        registry.restore("1")
+    assert [entry.version for entry in registry.history()] == ["2"]
+
+
+@pytest.mark.parametrize("tag", ["nonsense", "x:y", "other:1"])
+def test_a_tag_that_somebody_changed_is_damage_that_can_be_mended(
+    tag: str, registry: Registry, settings: Settings
+) -> None:
+    MlflowClient(settings.mlflow_uri).set_registered_model_tag("mender", "ledger", tag)
     with pytest.raises(HistoryError):
         registry.champion()
+    registry.restore("2")
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
 
 
-def test_a_champion_that_somebody_deleted_is_missed_and_another_can_take_its_place(
+def test_who_deletes_the_champion_has_none_until_another_takes_its_place(
     registry: Registry, settings: Settings, kintsugi: Kintsugi
 ) -> None:
     registry.promote("2")
     MlflowClient(settings.mlflow_uri).delete_model_version("mender", "2")
-    with pytest.raises(
-        RegistryError, match="version 2 of 'mender', the champion, was deleted; 'kintsugi rollback VERS"
-    ):
-        registry.champion()
+    assert registry.champion() is None
+    with pytest.raises(RegistryError, match=GONE):
+        registry.servable_champion()
     listed = kintsugi("models", "--model-name", "mender", home=settings.home)
     assert "version 2 of 'mender', the champion, was deleted" in listed.stdout
     done = kintsugi("rollback", "--yes", "--model-name", "mender", home=settings.home)
@@ -508,18 +585,40 @@ def test_a_champion_that_somebody_deleted_is_missed_and_another_can_take_its_pla
     assert registry.aliases() == {CHAMPION: "3", PREVIOUS: "1"}
 
 
+def test_the_first_champion_may_be_deleted_too(registry: Registry, settings: Settings, kintsugi: Kintsugi) -> None:
+    MlflowClient(settings.mlflow_uri).delete_model_version("mender", "1")
+    with pytest.raises(RegistryError, match="version 3 was compared with version 1, but by now no model is champion"):
+        registry.promote("3")
+    registry.tag("3", servable())
+    by_hand = kintsugi("promote", "--yes", "--model-name", "mender", home=settings.home)
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert registry.aliases() == {CHAMPION: "3"}
+    assert [(entry.version, entry.replaced) for entry in registry.history()] == [("1", ""), ("3", "")]
+
+
+GONE = "version . of 'mender', the champion, was deleted, or the model was renamed; 'kintsugi rollback VERSION"
+
+
 def test_a_version_is_not_champion_for_having_the_number_of_one(registry: Registry, settings: Settings) -> None:
     """As where a registered model was deleted, and versions are numbered anew."""
-    MlflowClient(settings.mlflow_uri).delete_registered_model("mender")
-    assert registered_anew(settings).number == "1"
-    with pytest.raises(RegistryError, match="version 1 of 'mender', the champion, was deleted"):
-        registry.champion()
-
-
-def registered_anew(settings: Settings) -> Version:
+    client = MlflowClient(settings.mlflow_uri)
+    client.delete_registered_model("mender")
+    assert not registry.settle()
     with start_run(settings, RunConfig(), TrainConfig(), DATASET) as run:
         pass
-    return Registry(settings, "mender").register(run.id, {"digest": "x"} | servable())
+    assert registry.register(run.id, {"digest": "x"} | servable("1")).number == "1"
+    assert registry.champion() is None and registry.aliases() == {CHALLENGER: "1"}
+    with pytest.raises(RegistryError, match=GONE):
+        registry.servable_champion()
+    registry.settle()
+    assert registry.aliases() == {CHALLENGER: "1"} and "promoted_at" not in registry.get("1").tags
+    pack(settings, registry, "1")
+    with pytest.raises(RegistryError, match="version 1 was compared with version 1, but by now no model is champion"):
+        registry.promote("1")
+    registry.tag("1", servable())
+    registry.promote("1")
+    champion = registry.champion()
+    assert champion and champion.run_id == run.id
 
 
 def test_the_previous_champion_may_be_deleted(registry: Registry, settings: Settings) -> None:

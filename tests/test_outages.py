@@ -32,7 +32,7 @@ from components.tracking import (
     start_run,
     sync,
 )
-from tests.registered import servable
+from tests.registered import pack, servable
 
 Weather = Callable[[str], str]  # of a request's path: "clear", "refused", "lost" or "slow"
 SECONDS_OF_PATIENCE = 1  # of the client, for one answer
@@ -312,5 +312,6 @@ def test_a_server_that_serves_artifacts_takes_a_version_with_its_logged_model(
     assert [(metric.key, metric.value) for metric in found.metrics or []] == [("test/ssim", 0.9)]
     (tmp_path / "config.json").write_text("{}")
     registry.record(version.number, {"generator/config.json": tmp_path / "config.json"})
+    pack(remote, registry, version.number)
     registry.promote(version.number)
     assert (registry.download(registry.get(version.number)) / "config.json").read_text() == "{}"

@@ -2,14 +2,14 @@
 
 MLflow moves an alias for whoever comes last and remembers nothing. But it numbers the versions of a registered
 model one after the other, atomically, on every store. So an entry of the ledger is a version of a registered
-model of its own, ``<name>.ledger``, whose tags say who becomes champion and whom that replaces. An entry counts
-only if the one that it replaces is champion by then, which makes it a compare-and-set: of many that replace the
-same champion the first counts, and everybody who reads the ledger sees the same one. An entry that a retried
-request wrote twice counts once.
+model of its own, ``<name>.ledger``, whose tags say who becomes champion, and which entry that follows. An entry counts
+only if the one that it follows is the last by then, which makes it a compare-and-set: of many that follow the same
+entry the first counts, and everybody who reads the ledger sees the same one. What comes late, or twice, counts for
+nothing.
 
-MLflow never gives a number twice, so an entry that somebody deleted leaves a hole, and the last number that was
-seen is kept with the registered model itself: a history that is not whole is refused, and goes on only where a
-person says who is champion (an entry ``restore``, which replaces whoever it may be).
+MLflow never gives a number twice, so an entry that somebody deleted leaves a hole, and the last number is kept as a tag
+of the registered model, once the change is complete: a history that is not whole is refused, and goes on only where a
+person says who is champion. That entry, a ``restore``, names the tag that it supersedes; of several the first counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import socket
 import textwrap
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, ParamSpec, TypeVar
 
@@ -57,6 +58,9 @@ class Entry(BaseModel):
     action: Literal["promote", "rollback", "restore"]
     version: str  # who becomes champion
     replaced: str  # who was; "" for none
+    after: str | None = (
+        None  # the id of the entry that it follows, "" for none; of a restore the tag that it supersedes
+    )
     why: str = ""
     run: str = ""  # in MLflow, of the training that made it
     by: str = Field(default_factory=_here)
@@ -86,14 +90,8 @@ class Ledger:
 
         Raises ``HistoryError`` where entries were deleted.
         """
-        seen, entries = self._seen(), self._read()  # in this order: others may be writing
-        self._require_whole(entries, seen)
-        counting: dict[str, Entry] = {}
-        champion = ""
-        for entry in entries.values():
-            if entry and entry.id not in counting and (entry.action == "restore" or entry.replaced == champion):
-                counting[entry.id], champion = entry, entry.version
-        return list(counting.values())
+        entries, _ = self._read_whole()
+        return [entry for _, entry in _counting(entries)]
 
     def append(self, entry: Entry, source: str, run_id: str) -> bool:
         """Write an entry; whether it counts. ``source`` and ``run_id`` are those of the version it promotes."""
@@ -103,35 +101,16 @@ class Ledger:
         return any(found.id == entry.id for found in self.history())
 
     def note_seen(self) -> None:
-        """Keep with the registered model which entry was the last."""
-        entries = self._read()
-        seen = f"{_restored(entries)[0]}:{max(entries, default=0)}"
-        if self._seen() != seen:
-            insist(self._client.set_registered_model_tag, self._model, _SEEN, seen)
+        """Keep with the registered model which entry is the last."""
+        while True:  # again after a write, which may have undone that of another
+            entries, seen = self._read_whole()
+            found = _Seen(_restored(entries)[0], max(entries, default=0))
+            if found.epoch == seen.epoch and found.number <= seen.number:
+                return
+            insist(self._client.set_registered_model_tag, self._model, _SEEN, str(found))
 
-    def _read(self) -> dict[int, Entry | None]:
-        """What each number holds, in order; ``None`` for a version that somebody made by hand."""
-        versions = self._client.search_model_versions(f"name = '{self._name}'", max_results=_PAGE)
-        entries: dict[int, Entry | None] = {}
-        for version in sorted(versions, key=lambda version: int(version.version)):
-            try:
-                entries[int(version.version)] = Entry.model_validate(version.tags)
-            except ValidationError:
-                entries[int(version.version)] = None
-        return entries
-
-    def _require_whole(self, entries: dict[int, Entry | None], seen: str) -> None:
-        restored, since = _restored(entries)
-        epoch, _, last = seen.rpartition(":")
-        lost = set(range(since, max(entries, default=0))) - set(entries)
-        known = {"", *(entry.id for entry in entries.values() if entry)}
-        if lost or epoch not in known or (epoch == restored and max(entries, default=0) < int(last or 0)):
-            raise HistoryError(
-                f"entries of the history of {self._model!r} (registered model {self._name!r}) were deleted, so nobody "
-                f"knows who is champion; 'kintsugi rollback VERSION --model-name {self._model}' says so, and goes on"
-            )
-
-    def _seen(self) -> str:
+    def seen(self) -> str:
+        """What ``note_seen`` kept; ``""`` for nothing."""
         try:
             return str(self._client.get_registered_model(self._model).tags.get(_SEEN, ""))
         except MlflowException as error:
@@ -139,11 +118,80 @@ class Ledger:
                 return ""
             raise
 
+    def _read_whole(self) -> tuple[Entries, _Seen]:
+        """All entries and what was seen of them. Raises ``HistoryError`` where some are gone."""
+        seen, entries = _Seen.parse(self.seen()), self._read()  # in this order: others may be writing
+        epoch, since = _restored(entries)
+        superseded = {_Seen.parse(entry.after or "").epoch for _, entry in _restores(entries)}
+        lost = set(range(since, max(entries, default=0))) - set(entries)
+        if lost or (seen.epoch == epoch and max(entries, default=0) < seen.number) or (
+            seen.epoch not in {epoch, *superseded}
+        ):  # fmt: skip
+            raise HistoryError(
+                f"entries of the history of {self._model!r} (registered model {self._name!r}) were deleted, so nobody "
+                f"knows who is champion; 'kintsugi rollback VERSION --model-name {self._model}' says so, and goes on"
+            )
+        return entries, seen
 
-def _restored(entries: dict[int, Entry | None]) -> tuple[str, int]:
+    def _read(self) -> Entries:
+        versions = self._client.search_model_versions(f"name = '{self._name}'", max_results=_PAGE)
+        entries: Entries = {}
+        for version in sorted(versions, key=lambda version: int(version.version)):
+            try:
+                entries[int(version.version)] = Entry.model_validate(version.tags)
+            except ValidationError:
+                entries[int(version.version)] = None
+        return entries
+
+
+Entries = dict[int, Entry | None]
+"""What each number of a ledger holds, in order; ``None`` for a version that somebody made by hand."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The last number of a ledger, and the ``restore`` since which it counts; ``""`` for none."""
+
+    epoch: str
+    number: int
+
+    @classmethod
+    def parse(cls, tag: str) -> _Seen:
+        """What a tag says. One that nobody can read names an epoch that there never was."""
+        epoch, _, number = tag.rpartition(":")
+        return cls(epoch, int(number or 0)) if not number or number.isdecimal() else cls(tag, 0)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.number}"
+
+
+def _counting(entries: Entries) -> Iterator[tuple[int, Entry]]:
+    """The entries that count, with their numbers."""
+    last, champion, superseded = "", "", set()
+    for number, entry in entries.items():
+        if entry is None:
+            continue
+        if entry.action == "restore":
+            epoch = _Seen.parse(entry.after or "").epoch
+            counts = epoch not in superseded
+            superseded.add(epoch)
+        elif entry.after is None:  # as Kintsugi wrote them at first
+            counts = entry.replaced == champion
+        else:
+            counts = entry.after == last
+        if counts:
+            last, champion = entry.id, entry.version
+            yield number, entry
+
+
+def _restores(entries: Entries) -> list[tuple[int, Entry]]:
+    return [(number, entry) for number, entry in _counting(entries) if entry.action == "restore"]
+
+
+def _restored(entries: Entries) -> tuple[str, int]:
     """The id of the last ``restore`` and its number; ``""`` and 1 where there is none."""
-    found = [(entry.id, number) for number, entry in entries.items() if entry and entry.action == "restore"]
-    return found[-1] if found else ("", 1)
+    found = _restores(entries)
+    return (found[-1][1].id, found[-1][0]) if found else ("", 1)
 
 
 def make_registered_model(client: MlflowClient, name: str, description: str | None = None) -> None:

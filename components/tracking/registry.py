@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from components.config import Settings
 from components.manifest import file_digest
 from components.tracking.client import GENERATOR_FOLDER, MODEL_TRAINING, connect, web_pages
-from components.tracking.ledger import Entry, Ledger, insist, make_registered_model
+from components.tracking.ledger import Entry, HistoryError, Ledger, insist, make_registered_model
 from components.tracking.logged import link_version
 from components.tracking.versions import RegistryError, Version, bento_folder
 
@@ -54,7 +54,8 @@ class Registry:
         insist(self._client.update_model_version, self.name, version.number, description)
         if logged_model:
             link_version(self._client, logged_model, self.name, version.number)
-        if _latest(self._ledger.history()) != version.number:
+        champion = self._champion(self._ledger.history())
+        if champion is None or champion.number != version.number:
             insist(self._client.set_registered_model_alias, self.name, CHALLENGER, version.number)
         return self.get(version.number)
 
@@ -107,25 +108,22 @@ class Registry:
         )
 
     def champion(self) -> Version | None:
-        """The champion as the ledger has it, ``None`` before the first.
+        """The champion as the ledger has it; ``None`` before the first, and where its version was deleted.
 
-        Raises ``RegistryError`` where the ledger is damaged, or the champion's version was deleted.
+        Raises ``HistoryError`` where the ledger is damaged.
         """
-        history = self._ledger.history()
-        if not history:
-            return None
-        latest = history[-1]
-        version = next((version for version in self.versions() if version.number == latest.version), None)
-        if version is None or (latest.run and version.run_id != latest.run):
-            raise RegistryError(
-                f"version {latest.version} of {self.name!r}, the champion, was deleted; 'kintsugi rollback VERSION "
-                f"--model-name {self.name}' makes a former champion champion again"
-            )
-        return version
+        return self._champion(self._ledger.history())
 
     def servable_champion(self) -> Version | None:
-        """The champion, to serve it. Raises ``RegistryError`` where it was not verified, and as ``champion``."""
-        champion = self.champion()
+        """The champion, to serve it. Raises ``RegistryError`` where it is gone or not verified, and as ``champion``."""
+        history = self._ledger.history()
+        champion = self._champion(history)
+        if history and champion is None:
+            raise RegistryError(
+                f"version {history[-1].version} of {self.name!r}, the champion, was deleted, or the model was renamed; "
+                f"'kintsugi rollback VERSION --model-name {self.name}' goes back to a former champion, and the next "
+                "run makes a new one"
+            )
         if champion and champion.problem:
             raise RegistryError(f"version {champion.number} of {self.name!r}, the champion, {champion.problem}")
         return champion
@@ -137,20 +135,20 @@ class Registry:
     def promote(self, number: str, why: str = "") -> Version:
         """Make a version champion, and ``previous`` the one it replaces, if that is who the gate compared it with.
 
-        Raises ``RegistryError`` when another one is champion by now, when the version was champion already and somebody
-        went back from it, and for a version that the gate did not admit, or that was not packaged and verified.
-        Promoting the champion changes nothing.
+        Raises ``RegistryError`` when another one is champion by now, when the version was champion already and was
+        replaced, and for a version that the gate did not admit, that was not packaged and verified, or whose files are
+        gone. Promoting the champion changes nothing.
         """
         promoted, history = self.get(number), self._ledger.history()
-        if _latest(history) != number:
-            expected = promoted.decision.champion
-            if any((entry.version, entry.replaced) == (number, expected) for entry in history):
-                because = f" ({history[-1].why})" if history[-1].why else ""
+        champion = self._champion(history)
+        if champion is None or champion.number != number:
+            if "promoted_at" in promoted.tags:
+                because = f" ({history[-1].why})" if history and history[-1].why else ""
                 raise RegistryError(
                     f"version {number} of {self.name!r} was champion already, and was replaced{because}; "
                     f"'kintsugi rollback {number}' goes back to it"
                 )
-            self._change(promoted, "promote", expected, why)
+            self._change(promoted, "promote", promoted.decision.champion, why)
         self.settle()
         return promoted
 
@@ -166,54 +164,78 @@ class Registry:
         return version
 
     def rollback(self, number: str, expected_champion: str, why: str = "") -> Version:
-        """Make a former champion champion again.
+        """Make a former champion champion again, in place of ``expected_champion``, ``""`` for none.
 
         Raises ``RegistryError`` for one that never was, whose files are gone, or that may not be served, and where
-        ``expected_champion`` is champion no longer.
+        another is champion by now.
         """
-        if number not in {entry.version for entry in self._ledger.history()}:
-            raise RegistryError(
-                f"version {number} of {self.name!r} was never champion, so there is no going back to it"
-            )
-        return self._go_back(number, "rollback", expected_champion, why)
-
-    def restore(self, number: str, why: str = "") -> Version:
-        """Make a former champion champion where the ledger was damaged, and begin its history anew from there.
-
-        Raises as ``rollback``.
-        """
-        if "promoted_at" not in self.get(number).tags:
-            raise RegistryError(
-                f"version {number} of {self.name!r} was never champion, so there is no going back to it"
-            )
-        return self._go_back(number, "restore", "", why)
-
-    def _go_back(self, number: str, action: Literal["rollback", "restore"], replaced: str, why: str) -> Version:
         target = self.get(number)
-        if number == replaced:
+        if "promoted_at" not in target.tags:
+            raise RegistryError(
+                f"version {number} of {self.name!r} was never champion, so there is no going back to it"
+            )
+        if number == expected_champion:
             raise RegistryError(f"version {number} of {self.name!r} is champion already")
-        self._require_servable(target)
-        with tempfile.TemporaryDirectory(prefix="kintsugi-") as scratch:
-            self.download(target, bento_folder(target.bento), Path(scratch))
-        self._change(target, action, replaced, why)
+        self._change(target, "rollback", expected_champion, why)
         self.settle()
         return target
 
+    def restore(self, number: str, why: str = "") -> Version:
+        """Say who is champion where the ledger was damaged, and begin its history anew.
+
+        Raises ``RegistryError`` where the ledger is whole, as after another's restore, and for a version that may not
+        be served or whose files are gone.
+        """
+        target, superseded = self.get(number), self._ledger.seen()
+        try:
+            self._ledger.history()
+        except HistoryError:
+            self._change(target, "restore", "", why, superseded)
+            self.settle()
+            return target
+        raise RegistryError(f"the history of {self.name!r} is whole; see 'kintsugi models' for who is champion")
+
+    def _champion(self, history: list[Entry]) -> Version | None:
+        """The version that the last entry names, and no other that got its number later."""
+        if not history:
+            return None
+        wanted, run = history[-1].version, history[-1].run
+        return next((v for v in self.versions() if v.number == wanted and (not run or v.run_id == run)), None)
+
     def _change(
-        self, version: Version, action: Literal["promote", "rollback", "restore"], replaced: str, why: str
+        self,
+        version: Version,
+        action: Literal["promote", "rollback", "restore"],
+        replaced: str,
+        why: str,
+        superseded: str = "",
     ) -> None:
-        """Write an entry of the ledger. Raises ``RegistryError`` where somebody was faster, and as ``challenger``."""
+        """Write an entry of the ledger.
+
+        Raises ``RegistryError`` where somebody was faster, and for a version that may not be served or is not there.
+        """
         self._require_servable(version)
-        entry = Entry(action=action, version=version.number, replaced=replaced, why=why, run=version.run_id)
-        may = action == "restore" or _latest(self._ledger.history()) == replaced
-        if may and self._ledger.append(entry, self._source(version.run_id), version.run_id):
+        with tempfile.TemporaryDirectory(prefix="kintsugi-") as scratch:
+            self.download(version, bento_folder(version.bento), Path(scratch))
+        after, current = superseded, replaced
+        if action != "restore":
+            history = self._ledger.history()
+            champion = self._champion(history)
+            after, current = history[-1].id if history else "", champion.number if champion else ""
+        entry = Entry(
+            action=action, version=version.number, replaced=replaced, after=after, why=why, run=version.run_id
+        )
+        if current == replaced and self._ledger.append(entry, self._source(version.run_id), version.run_id):
             return
         self.settle()
-        current = _latest(self._ledger.history())
-        raise RegistryError(
-            f"version {entry.version} was compared with {_named(entry.replaced)}, but by now {_named(current)} "
-            "is champion; run the pipeline again to compare with that one"
-        )
+        champion = self.champion()
+        now = _named(champion.number if champion else "")
+        if action == "promote":
+            raise RegistryError(
+                f"version {version.number} was compared with {_named(replaced)}, but by now {now} is champion; run the "
+                "pipeline again to compare with that one"
+            )
+        raise RegistryError(f"somebody was faster: by now {now} is champion; see 'kintsugi models', then try again")
 
     def _require_servable(self, version: Version) -> None:
         if version.problem:
@@ -227,21 +249,22 @@ class Registry:
         That is so where somebody died between a change and its end, or moved an alias by hand.
         """
         settled, changed = None, False
-        while (history := self._ledger.history()) and history[-1] != settled:
+        while self.versions() and (history := self._ledger.history()) and history[-1] != settled:
             settled = history[-1]
-            changed |= self._project(settled)
+            changed |= self._project(settled, self._champion(history))
         if settled:
             self._ledger.note_seen()
         return changed
 
-    def _project(self, latest: Entry) -> bool:
+    def _project(self, latest: Entry, champion: Version | None) -> bool:
         """Write what an entry says to the model, and to the versions that are still there."""
-        there, (aliases, tags) = {version.number: version for version in self.versions()}, self._model()
-        told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
-        known = there[latest.version].tags if latest.version in there else told
-        missing = {name: value for name, value in told.items() if known.get(name) != value}
-        self.tag(latest.version, missing)
-        wanted = {CHAMPION: latest.version, PREVIOUS: latest.replaced}
+        there, (aliases, tags) = {version.number for version in self.versions()}, self._model()
+        missing = {}
+        if champion:
+            told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
+            missing = {name: value for name, value in told.items() if champion.tags.get(name) != value}
+            self.tag(champion.number, missing)
+        wanted = {CHAMPION: champion.number if champion else "", PREVIOUS: latest.replaced}
         targets = {alias: number if number in there else "" for alias, number in wanted.items()}
         moved = {alias: number for alias, number in targets.items() if aliases.get(alias, "") != number}
         for alias, number in moved.items():
@@ -249,19 +272,20 @@ class Registry:
                 insist(self._client.set_registered_model_alias, self.name, alias, number)
             else:
                 insist(self._client.delete_registered_model_alias, self.name, alias)
-        challenged = self._drop_challenger(latest.version)
+        challenged = self._drop_challenger(champion)
         if tags.get(CHAMPION) != (said := latest.sentence):
             insist(self._client.set_registered_model_tag, self.name, CHAMPION, said)
         return bool(missing or moved or challenged)
 
-    def _drop_challenger(self, champion: str) -> bool:
+    def _drop_challenger(self, champion: Version | None) -> bool:
         """Whether the champion was challenger still. What another process registers at that moment is challenger."""
-        if self.aliases().get(CHALLENGER) != champion:
+        if champion is None or self.aliases().get(CHALLENGER) != champion.number:
             return False
         insist(self._client.delete_registered_model_alias, self.name, CHALLENGER)
-        newest = self.versions()[0].number
-        if int(newest) > int(champion):
-            insist(self._client.set_registered_model_alias, self.name, CHALLENGER, newest)
+        newer = [version for version in self.versions() if int(version.number) > int(champion.number)]
+        waiting = [version for version in newer if version.decision.admitted and "promoted_at" not in version.tags]
+        if waiting:
+            insist(self._client.set_registered_model_alias, self.name, CHALLENGER, waiting[0].number)
         return True
 
     def _model(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -331,11 +355,6 @@ def _require_digest(path: Path, digest: str, named: str) -> None:
             f"{named} has the digest {found[:12]}, the registry says {digest[:12]}; it was changed since; run the "
             "pipeline again, or roll back"
         )
-
-
-def _latest(history: list[Entry]) -> str:
-    """The champion's number; ``""`` before the first."""
-    return history[-1].version if history else ""
 
 
 def _named(number: str) -> str:

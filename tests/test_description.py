@@ -65,6 +65,13 @@ def test_what_mlflow_would_not_keep_is_cut_and_what_does_not_hold_comes_first() 
     assert few.index("✓") < few.index("✗") and "…" not in few
 
 
+def test_names_of_classes_are_shown_as_they_are() -> None:
+    scores = evaluation({CANDIDATE: (0.91, 0.02)})
+    rule = Rule(name="slices", passed=False, sentence="It does worst in box, <img src=x>\n*|`cat`[a](b).")
+    said = describe(scores, Decision(admitted=False, rules=[rule]), "From here.")
+    assert said.count(r"box, \<img src=x\> \*\|\`cat\`\[a\](b).") == 2  # in the verdict, and as a rule
+
+
 def test_a_blind_model_is_shown_beside_pictures_that_nobody_repaired() -> None:
     scores = evaluation({CANDIDATE: (0.8, 0.02), DAMAGED: (0.7, 0.1)}, blind=True)
     said = describe(scores, Decision(admitted=True, rules=RULES[:1]), "")

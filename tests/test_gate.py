@@ -68,7 +68,7 @@ CHAMPIONS = Case(champion=(0.949, 0.01))
         (Case(harmonic_mse=0.0009), {"classical/mse"}),  # and here it is not
         (Case(harmonic=(0.945, 0.009)), {"classical"}),
         (Case(exemplar=(0.951, 0.03)), {"classical/slow"}),
-        (Case(exemplar=(math.nan, 0.03)), {"classical/slow"}),
+        (Case(exemplar=(math.nan, 0.03)), {"scored", "classical/slow"}),
         (Case(harmonic=(0.96, 0.009), beside=(0.97, 0.02)), {"classical"}),
         (Case(beside=(0.97, 0.001)), set()),
         (Case(exemplar=(0.949, 0.03)), set()),
@@ -87,7 +87,7 @@ CHAMPIONS = Case(champion=(0.949, 0.01))
         # a family as a whole, though it has few pictures
         (Case(model=(0.95, 0.01), champion=(0.961, 0.01), slice_of=1, num_slices=4), {"champion", "slices"}),
         (Case(model=(0.95, 0.01), champion=(0.949, 0.007), slice_of=1, num_slices=4), {"champion", "slices"}),
-        (Case(biharmonic=(math.nan, 0.01)), {"classical"}),
+        (Case(biharmonic=(math.nan, 0.01)), {"scored", "classical"}),
         # what one photograph does not say
         (Case(num_photographs=1), set()),  # nothing is certain over one photograph
         (Case(champion=(0.9, 0.02), num_photographs=1), {"champion"}),
@@ -137,6 +137,14 @@ NOTHING = {"ssim": math.nan, "psnr": math.nan, "hole_mse": math.nan}
         (Case(blind=True, mask_f1=0.9), changed("beside", "exemplar"), "exemplar (Criminisi) was not scored"),
         (Case(), changed("beside", to={}), "texture synthesis (Efros-Leung) was not scored"),
         (Case(), changed("beside", CANDIDATE), "not scored on the pictures that slow methods repaired"),
+        (Case(), changed("methods", "telea"), "Telea was not scored"),  # though it is in the other table
+        (Case(), changed("num_beside", to=0), "slow methods repaired 0 of 10 pictures"),
+        (Case(), changed("num_beside", to=11), "slow methods repaired 11 of 10 pictures"),
+        (
+            Case(),
+            changed("methods", CANDIDATE, "families", "box", "ssim", to=0.3),
+            "ssim of this model over all is not the mean of its families",
+        ),
         (Case(), changed("champion", to="7"), "the champion, version 7, was not scored"),
         (CHAMPIONS, changed("champion", to=""), "which version it is was not said"),
         (CHAMPIONS, changed("methods", CHAMPION), "the champion, version 7, was not scored"),

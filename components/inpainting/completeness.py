@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from components.inpainting.classical import SLOW
 from components.inpainting.scores import (
     CANDIDATE,
     CHAMPION,
@@ -55,7 +56,13 @@ def _method(evaluation: Evaluation, method: str, metrics: tuple[str, ...]) -> It
             yield f"{LABELS[method]} was not scored under {family}"
         else:
             yield from _no_numbers(f"{LABELS[method]} under {family}", evaluation.score(method, family), metrics)
-    yield from _no_numbers(f"{LABELS[method]} over all", evaluation.score(method, OVERALL), metrics)
+    whole = evaluation.score(method, OVERALL)
+    yield from _no_numbers(f"{LABELS[method]} over all", whole, metrics)
+    for metric in metrics:
+        parts = [getattr(evaluation.score(method, family), metric) for family in evaluation.families]
+        mean, found = sum(parts) / max(len(parts), 1), getattr(whole, metric)
+        if math.isfinite(mean) and math.isfinite(found) and not math.isclose(mean, found, rel_tol=_ROUNDING):
+            yield f"{metric} of {LABELS[method]} over all is not the mean of its families"
 
 
 def _no_numbers(named: str, score: Score, metrics: tuple[str, ...]) -> Iterator[str]:
@@ -65,11 +72,18 @@ def _no_numbers(named: str, score: Score, metrics: tuple[str, ...]) -> Iterator[
 
 
 def _classical(evaluation: Evaluation) -> Iterator[str]:
+    beside = {name: found.score for name, found in evaluation.beside.items()}
+    whole = {name: found.overall for name, found in evaluation.methods.items()}
     for method in CLASSICAL:
-        if method not in evaluation.methods and method not in evaluation.beside:
+        scores = beside if method in SLOW else whole
+        if method in scores:
+            yield from _no_numbers(f"{LABELS[method]} over all", scores[method], ("ssim", "hole_mse"))
+        else:
             yield f"{LABELS[method]} was not scored"
-    if evaluation.beside and CANDIDATE not in evaluation.beside:
+    if CANDIDATE not in beside:
         yield f"{LABELS[CANDIDATE]} was not scored on the pictures that slow methods repaired"
+    if not 1 <= evaluation.num_beside <= max(evaluation.num_images, 1):
+        yield f"slow methods repaired {evaluation.num_beside} of {evaluation.num_images} pictures"
 
 
 def _champion(evaluation: Evaluation) -> Iterator[str]:

@@ -447,6 +447,17 @@ def test_whoever_reads_while_another_promotes_misses_nothing(
     assert [entry.version for entry in registry.history()] == ["1", "2"]
 
 
+def test_what_was_rolled_back_before_its_promotion_was_complete_stays_back(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not survives(lambda: registry.promote("2"), 2, monkeypatch)  # it is in the ledger, and nowhere else
+    assert [entry.version for entry in registry.history()] == ["1", "2"]
+    assert "promoted_at" not in registry.get("2").tags
+    Registry(settings, "mender").rollback("1", "2")
+    with pytest.raises(RegistryError, match="version 2 of 'mender' was champion already"):
+        registry.promote("2")
+
+
 def test_what_is_written_late_does_not_undo_a_rollback(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first try is under way, a second one succeeds, somebody goes back, and then the first one arrives."""
     create = MlflowClient.create_model_version

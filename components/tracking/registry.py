@@ -142,7 +142,7 @@ class Registry:
         promoted, history = self.get(number), self._ledger.history()
         champion = self._champion(history)
         if champion is None or champion.number != number:
-            if "promoted_at" in promoted.tags:
+            if _was_champion(promoted, history):
                 because = f" ({history[-1].why})" if history and history[-1].why else ""
                 raise RegistryError(
                     f"version {number} of {self.name!r} was champion already, and was replaced{because}; "
@@ -170,7 +170,7 @@ class Registry:
         another is champion by now.
         """
         target = self.get(number)
-        if "promoted_at" not in target.tags:
+        if not _was_champion(target, self._ledger.history()):
             raise RegistryError(
                 f"version {number} of {self.name!r} was never champion, so there is no going back to it"
             )
@@ -355,6 +355,11 @@ def _require_digest(path: Path, digest: str, named: str) -> None:
             f"{named} has the digest {found[:12]}, the registry says {digest[:12]}; it was changed since; run the "
             "pipeline again, or roll back"
         )
+
+
+def _was_champion(version: Version, history: list[Entry]) -> bool:
+    """Whether it says so itself, as also where its history was lost, or the history does, before it is told."""
+    return "promoted_at" in version.tags or (version.number, version.run_id) in {(e.version, e.run) for e in history}
 
 
 def _named(number: str) -> str:

@@ -44,7 +44,7 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     Raises ``NoChampionError`` when no model was promoted yet, and when a file here is not the one that was packaged;
     ``RegistryError`` where the champion may not be served, and when MLflow has other files than were packaged.
     """
-    from components.tracking import Registry, bento_folder
+    from components.tracking import Registry
 
     registry = Registry(settings, model_name)
     version = registry.servable_champion()
@@ -54,9 +54,7 @@ def fetch_champion(settings: Settings, model_name: str) -> ChampionBento:
     champion = ChampionBento(version.bento, version.number, settings.bento_home / "bentos" / name / bento_version)
     if not (champion.model / "provenance.json").exists():
         _import(registry, version, champion, settings)
-    if file_digest(champion.model / "generator.onnx") != version.files.get(
-        f"{bento_folder(version.bento)}/generator.onnx"
-    ):
+    if file_digest(champion.model / "generator.onnx") != version.files.get(f"{version.bento_folder}/generator.onnx"):
         shutil.rmtree(champion.folder)
         raise NoChampionError(
             f"the model in {champion.folder} is not the one that was packaged as version {version.number}, so it was "
@@ -84,7 +82,5 @@ def champion_client(settings: Settings, model_name: str) -> Iterator[tuple[Inpai
 
 def _import(registry: Registry, version: Version, champion: ChampionBento, settings: Settings) -> None:
     """Download the Bento and unpack it."""
-    from components.tracking import bento_folder
-
     shutil.rmtree(champion.folder, ignore_errors=True)  # an import that was interrupted
-    import_bento(registry.download(version, f"{bento_folder(version.bento)}/kintsugi.bento"), settings.bento_home)
+    import_bento(registry.download(version, f"{version.bento_folder}/kintsugi.bento"), settings.bento_home)

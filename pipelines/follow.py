@@ -105,13 +105,13 @@ class Follower:
 
         Raises ``RegistryError`` where it may not be served, and for files with other digests than the registry's.
         """
-        from components.tracking import Registry, bento_folder
+        from components.tracking import Registry
 
         registry = Registry(self._settings, name)
         champion = registry.servable_champion()
         if champion is None:
             return ""
-        folder = bento_folder(champion.bento)
+        folder = champion.bento_folder
         engine, provenance = (champion.files.get(f"{folder}/{file}", "") for file in (ENGINE, PROVENANCE))
         target = self._folder / f"{name}-v{champion.number}-{engine[:12]}-{provenance[:6]}"
         if not target.is_dir():

@@ -63,7 +63,7 @@ def package(
         models = {MODEL: _prove(registry, found, data, f"evaluation/{ENGINE}")}
         bar.advance()
         if not models[MODEL].packed.provenance["blind"] and (paired := _paired(config, settings)):
-            models[BLIND] = _prove(*paired, data, f"{bento_folder(paired[1].bento)}/{ENGINE}")
+            models[BLIND] = _prove(*paired, data, f"{paired[1].bento_folder}/{ENGINE}")
         bar.advance()
         tag = _write(models, draft.path)
         bar.advance()

@@ -111,12 +111,7 @@ class Ledger:
 
     def seen(self) -> str:
         """What ``note_seen`` kept; ``""`` for nothing."""
-        try:
-            return str(self._client.get_registered_model(self._model).tags.get(_SEEN, ""))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return ""
-            raise
+        return read_model(self._client, self._model)[1].get(_SEEN, "")
 
     def _read_whole(self) -> tuple[Entries, _Seen]:
         """All entries and what was seen of them. Raises ``HistoryError`` where some are gone."""
@@ -192,6 +187,17 @@ def _restored(entries: Entries) -> tuple[str, int]:
     """The id of the last ``restore`` and its number; ``""`` and 1 where there is none."""
     found = _restores(entries)
     return (found[-1][1].id, found[-1][0]) if found else ("", 1)
+
+
+def read_model(client: MlflowClient, name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """A registered model's aliases, with the version numbers that they point at, and its tags; none of what is not."""
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}, {}
+        raise
+    return {alias: str(number) for alias, number in model.aliases.items()}, model.tags  # sqlite gives integers
 
 
 def make_registered_model(client: MlflowClient, name: str, description: str | None = None) -> None:

@@ -24,9 +24,9 @@ from mlflow.exceptions import MlflowException
 from components.config import Settings
 from components.manifest import file_digest
 from components.tracking.client import GENERATOR_FOLDER, MODEL_TRAINING, connect, web_pages
-from components.tracking.ledger import Entry, HistoryError, Ledger, insist, make_registered_model
+from components.tracking.ledger import Entry, HistoryError, Ledger, insist, make_registered_model, read_model
 from components.tracking.logged import link_version
-from components.tracking.versions import RegistryError, Version, bento_folder
+from components.tracking.versions import RegistryError, Version
 
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 
@@ -75,7 +75,7 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """Every alias and the version number it points at."""
-        return self._model()[0]
+        return read_model(self._client, self.name)[0]
 
     def get(self, number: str) -> Version:
         """One version. Raises ``RegistryError`` naming those there are."""
@@ -216,7 +216,7 @@ class Registry:
         """
         self._require_servable(version)
         with tempfile.TemporaryDirectory(prefix="kintsugi-") as scratch:
-            self.download(version, bento_folder(version.bento), Path(scratch))
+            self.download(version, version.bento_folder, Path(scratch))
         after, current = superseded, replaced
         if action != "restore":
             history = self._ledger.history()
@@ -258,7 +258,7 @@ class Registry:
 
     def _project(self, latest: Entry, champion: Version | None) -> bool:
         """Write what an entry says to the model, and to the versions that are still there."""
-        there, (aliases, tags) = {version.number for version in self.versions()}, self._model()
+        there, (aliases, tags) = {version.number for version in self.versions()}, read_model(self._client, self.name)
         missing = {}
         if champion:
             told = {"promoted_at": latest.at, "promoted_by": latest.by, "replaced": latest.replaced, "why": latest.why}
@@ -287,16 +287,6 @@ class Registry:
         if waiting:
             insist(self._client.set_registered_model_alias, self.name, CHALLENGER, waiting[0].number)
         return True
-
-    def _model(self) -> tuple[dict[str, str], dict[str, str]]:
-        """The registered model's aliases and tags."""
-        try:
-            model = self._client.get_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}, {}
-            raise
-        return {alias: str(number) for alias, number in model.aliases.items()}, model.tags  # sqlite gives integers
 
     def download(self, version: Version, path: str = GENERATOR_FOLDER, into: Path | None = None) -> Path:
         """A local copy of an artifact of the version's run, in the folder ``into``; else the caller only reads it.

@@ -55,6 +55,11 @@ class Version:
         return self.tags.get("verified", "")
 
     @property
+    def bento_folder(self) -> str:
+        """Where the version's run keeps that Bento and what belongs to it."""
+        return bento_folder(self.bento)
+
+    @property
     def problem(self) -> str:
         """What speaks against serving it, as in "was never packaged"; ``""`` for nothing."""
         packaged = self.tags.get("bento", "")
